@@ -1,0 +1,302 @@
+#include "core/config_keys.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+namespace sage {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Scalars = std::vector<std::string>;
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+/// The values that a number may take.
+struct Range {
+  double low = -infinity, high = infinity;
+  bool above_low = false;  // the bound itself is excluded
+  bool below_high = false;
+  bool holds(double value) const {
+    return (above_low ? value > low : value >= low) && (below_high ? value < high : value <= high);
+  }
+  std::string text() const {
+    if (low == -infinity && high == infinity) return "";
+    if (high == infinity) return fmt::format(" {} {}", above_low ? ">" : ">=", low);
+    return fmt::format(" in {}{}, {}{}", above_low ? '(' : '[', low, high, below_high ? ')' : ']');
+  }
+};
+Range at_least(double low) { return {.low = low}; }
+Range above(double low) { return {.low = low, .above_low = true}; }
+
+template <class Number>
+Number parse_number(const std::string& text, const Range& range, const char* what) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(static_cast<double>(value)) ||
+      !range.holds(static_cast<double>(value))) {
+    throw UnfitValue(fmt::format("{}{}", what, range.text()));
+  }
+  return value;
+}
+
+class Table {
+ public:
+  void integer(std::string name, std::int64_t& field, Range range, std::string unit, std::string meaning) {
+    add(
+        std::move(name), "integer" + range.text(), std::move(unit), std::move(meaning),
+        [&field, range](const Scalars& s) { field = parse_number<std::int64_t>(s[0], range, "an integer"); },
+        [&field] { return Json(field); });
+  }
+  /// An integer, or `auto`, which is stored as 0.
+  void integer_or_auto(std::string name, std::int64_t& field, Range range, std::string unit, std::string meaning) {
+    add(
+        std::move(name), "integer" + range.text() + " | auto", std::move(unit), std::move(meaning),
+        [&field, range](const Scalars& s) {
+          field = s[0] == "auto" ? 0 : parse_number<std::int64_t>(s[0], range, "auto, or an integer");
+        },
+        [&field] { return field == 0 ? Json("auto") : Json(field); });
+  }
+  void number(std::string name, double& field, Range range, std::string unit, std::string meaning) {
+    add(
+        std::move(name), "number" + range.text(), std::move(unit), std::move(meaning),
+        [&field, range](const Scalars& s) { field = parse_number<double>(s[0], range, "a number"); },
+        [&field] { return Json(field); });
+  }
+  /// A number, or `auto`, which is stored as -1.
+  void number_or_auto(std::string name, double& field, Range range, std::string unit, std::string meaning) {
+    add(
+        std::move(name), "number" + range.text() + " | auto", std::move(unit), std::move(meaning),
+        [&field, range](const Scalars& s) {
+          field = s[0] == "auto" ? -1.0 : parse_number<double>(s[0], range, "auto, or a number");
+        },
+        [&field] { return field < 0 ? Json("auto") : Json(field); });
+  }
+  void flag(std::string name, bool& field, std::string meaning) {
+    add(
+        std::move(name), "true | false", "", std::move(meaning),
+        [&field](const Scalars& s) {
+          if (s[0] != "true" && s[0] != "false") throw UnfitValue("true or false");
+          field = s[0] == "true";
+        },
+        [&field] { return Json(field); });
+  }
+  void text(std::string name, std::string& field, std::string meaning) {
+    add(
+        std::move(name), "text", "", std::move(meaning), [&field](const Scalars& s) { field = s[0]; },
+        [&field] { return Json(field); });
+  }
+  void choice(std::string name, std::string& field, Scalars choices, std::string meaning) {
+    const std::string type = fmt::format("{}", fmt::join(choices, " | "));
+    add(
+        std::move(name), type, "", std::move(meaning),
+        [&field, choices](const Scalars& s) {
+          if (std::find(choices.begin(), choices.end(), s[0]) == choices.end()) {
+            const std::string near = nearest_name(s[0], choices);
+            throw UnfitValue(fmt::format("one of {}{}", fmt::join(choices, ", "),
+                                         near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
+          }
+          field = s[0];
+        },
+        [&field] { return Json(field); });
+  }
+  void texts(std::string name, std::vector<std::string>& field, std::string meaning) {
+    add(
+        std::move(name), "list of text", "", std::move(meaning), [&field](const Scalars& s) { field = s; },
+        [&field] { return Json(field); });
+    keys.back().is_list = true;
+  }
+  void integers(std::string name, std::vector<std::int64_t>& field, Range range, std::string unit,
+                std::string meaning) {
+    add(
+        std::move(name), "list of integers" + range.text(), std::move(unit), std::move(meaning),
+        [&field, range](const Scalars& s) {
+          std::vector<std::int64_t> values;
+          for (const auto& scalar : s)
+            values.push_back(parse_number<std::int64_t>(scalar, range, "a list of integers"));
+          field = values;
+        },
+        [&field] { return Json(field); });
+    keys.back().is_list = true;
+  }
+
+  std::vector<ConfigKey> keys;
+
+ private:
+  void add(std::string name, std::string type, std::string unit, std::string meaning,
+           std::function<void(const Scalars&)> set, std::function<Json()> get) {
+    keys.push_back(
+        {std::move(name), std::move(type), std::move(unit), std::move(meaning), false, std::move(set), std::move(get)});
+  }
+};
+
+void add_general(Table& t, Config& c) {
+  t.keys.push_back({"seed", "integer >= 0", "", "every random stream of the run derives from it", false,
+                    [&c](const Scalars& s) { c.seed = parse_number<std::uint64_t>(s[0], {}, "an integer >= 0"); },
+                    [&c] { return Json(c.seed); }});
+  t.text("output_dir", c.output_dir, "the run folder itself; empty: runs/<data>_<model>_<method>_seed<seed>");
+  t.choice("device.type", c.device.type, {"auto", "cpu", "cuda"},
+           "where to compute; auto: cuda where there is a GPU. `device: cuda` is short for it");
+  t.flag("device.allow_sharing", c.device.allow_sharing, "let several ranks use one GPU (NCCL >= 2.30)");
+  t.integer("device.threads", c.device.threads, at_least(0), "threads",
+            "compute threads of a rank; 0: cores of the node / ranks on it");
+}
+
+void add_data(Table& t, DataConfig& c) {
+  t.text("data.name", c.name, "data set: digits, mnist, fashion_mnist, cifar10, cifar100");
+  t.text("data.path", c.path,
+         "folder of the data set, or the folder above it; empty: SAGE_DATA_DIR, then the user's cache");
+  t.choice("data.labels", c.labels, {"fine", "coarse"}, "which labels of CIFAR-100");
+  t.flag("data.allow_partial", c.allow_partial, "accept files that hold fewer records than the official ones");
+  t.integer("data.workers", c.workers, {0, 64}, "threads",
+            "threads of a rank that prepare batches; 0: the training thread does");
+  t.number("data.validation_fraction", c.validation_fraction, {.low = 0, .high = 1, .below_high = true}, "",
+           "part of the training split held out, class by class, to choose the best model; 0: the test split is "
+           "evaluated and nothing is chosen by it but best_model");
+  t.number("data.corrupt_labels", c.corrupt_labels, {0, 1}, "",
+           "part of the training labels that is made wrong, for robustness experiments");
+  t.choice("data.corrupt_kind", c.corrupt_kind, {"symmetric", "pair"},
+           "wrong labels: any other class, or the next class");
+  t.integer("data.augment.crop", c.augment.crop, {0, 64}, "pixels",
+            "reflect padding before a random crop to the original size; 0: none");
+  t.flag("data.augment.flip", c.augment.flip, "flip half of the training images left to right");
+}
+
+void add_model(Table& t, ModelConfig& c) {
+  t.text("model.name", c.name, "network: cnn, mlp, resnet20, resnet18, resnext29_32x4d (alias resnext)");
+  t.integer("model.width", c.width, at_least(0), "units", "features of cnn and mlp; 0: the network's own");
+}
+
+void add_training(Table& t, TrainingConfig& c) {
+  t.integer("training.epochs", c.epochs, at_least(1), "epochs", "passes over the examples that are trained on");
+  t.integer("training.steps", c.steps, at_least(0), "steps", "above 0: train for so many steps, whatever epochs says");
+  t.integer("training.batch_size", c.batch_size, at_least(1), "examples", "global batch, split over the ranks");
+  t.integer("training.batch_size_per_rank", c.batch_size_per_rank, at_least(0), "examples",
+            "above 0: the global batch is this times the number of ranks");
+  t.choice("training.optimizer", c.optimizer, {"sgd", "adam", "adamw"}, "optimizer");
+  t.number("training.lr", c.lr, above(0), "", "learning rate after warm-up");
+  t.number("training.momentum", c.momentum, {.low = 0, .high = 1, .below_high = true}, "", "momentum of sgd");
+  t.flag("training.nesterov", c.nesterov, "Nesterov momentum for sgd");
+  t.number("training.weight_decay", c.weight_decay, at_least(0), "", "L2 penalty (sgd, adam) or decay (adamw)");
+  t.number("training.beta1", c.beta1, {.low = 0, .high = 1, .below_high = true}, "", "adam: decay of the first moment");
+  t.number("training.beta2", c.beta2, {.low = 0, .high = 1, .below_high = true}, "",
+           "adam: decay of the second moment");
+  t.number("training.epsilon", c.epsilon, above(0), "", "adam: added to the denominator");
+  t.choice("training.scheduler", c.scheduler, {"cosine", "step", "multistep", "constant"}, "learning rate over time");
+  t.number("training.lr_warmup_epochs", c.lr_warmup_epochs, at_least(0), "epochs",
+           "linear warm-up of the learning rate");
+  t.number("training.min_lr", c.min_lr, at_least(0), "", "where cosine ends");
+  t.integer("training.step_size", c.step_size, at_least(1), "epochs", "step: epochs between two decays");
+  t.integers("training.milestones", c.milestones, at_least(1), "epochs", "multistep: when to decay");
+  t.number("training.gamma", c.gamma, {.low = 0, .high = 1, .above_low = true}, "",
+           "step, multistep: factor of a decay");
+  t.number("training.label_smoothing", c.label_smoothing, {.low = 0, .high = 1, .below_high = true}, "",
+           "mass of the target spread over all classes");
+  t.flag("training.sync_batch_norm", c.sync_batch_norm, "batch statistics over all ranks");
+  t.flag("training.channels_last", c.channels_last, "memory order that convolutions prefer");
+  t.choice("training.non_finite", c.non_finite, {"stop", "skip"}, "what a loss that is not finite does to the step");
+  t.flag("training.reinitialize_after_selection", c.reinitialize_after_selection,
+         "start from fresh weights after a selection, so that no method profits from a warm-up");
+  t.integer("training.evaluate_interval", c.evaluate_interval, at_least(1), "epochs", "epochs between evaluations");
+  t.integer("training.bucket_mib", c.bucket_mib, {1, 1024}, "MiB", "gradients that are reduced together");
+}
+
+void add_selection(Table& t, SelectionConfig& c) {
+  t.text("selection.method", c.method, "how examples are chosen: sage, random, full");
+  t.number("selection.fraction", c.fraction, {.low = 0, .high = 1, .above_low = true}, "", "part of the examples kept");
+  t.flag("selection.per_class", c.per_class, "a consensus and a quota for each class, or one for all");
+  t.choice("selection.scoring", c.scoring, {"agreement", "gradient_norm"},
+           "score: cosine of projected gradient and consensus, or the gradient's norm");
+  t.choice(
+      "selection.keep", c.keep, {"top", "filter"},
+      "keep the highest scores (the paper), or cut off the disagreeing tail and draw class-balanced from the rest");
+  t.number_or_auto("selection.filter.drop", c.filter.drop, {.low = 0, .high = 1, .below_high = true}, "",
+                   "filter: part that is cut off; auto: found from the data by confident counting");
+  t.number("selection.filter.gate", c.filter.gate, {0, 1}, "",
+           "filter: auto cuts nothing where the estimated part of wrong labels is below this");
+  t.choice("selection.sketch.method", c.sketch.method, {"fd", "random_projection"},
+           "Frequent Directions or a Gaussian random projection");
+  t.integer_or_auto("selection.sketch.size", c.sketch.size, at_least(2), "rows",
+                    "rows of the sketch (ell); auto: grows until the certificate is below sketch.epsilon");
+  t.number("selection.sketch.buffer", c.sketch.buffer, {1.5, 4}, "x size",
+           "rows of the sketch's buffer: more is more accurate and takes more memory");
+  t.number("selection.sketch.epsilon", c.sketch.epsilon, {.low = 0, .high = 1, .above_low = true}, "",
+           "auto: largest error bound, as part of the squared norm of all gradients");
+  t.integer("selection.sketch.max_size", c.sketch.max_size, at_least(2), "rows", "auto: never more rows than this");
+  t.texts("selection.gradient.scope", c.gradient.scope,
+          "whose gradients: classifier (last layer), full, or patterns of parameter names");
+  t.integer("selection.gradient.chunk_size", c.gradient.chunk_size, at_least(1), "examples",
+            "examples whose gradients are computed together");
+  t.integer("selection.batch_size", c.batch_size, at_least(1), "examples", "examples in a forward pass of selection");
+  t.choice("selection.mode", c.mode, {"iterative", "single", "none"},
+           "select again every refresh_epochs, select once, or train on everything");
+  t.flag("selection.no_warmup", c.no_warmup, "select before the first epoch");
+  t.integer("selection.warmup_epochs", c.warmup_epochs, at_least(0), "epochs", "epochs on all data before selecting");
+  t.integer("selection.refresh_epochs", c.refresh_epochs, at_least(1), "epochs", "epochs between selections");
+  t.choice("selection.scores", c.scores, {"auto", "cached", "recomputed"},
+           "keep projected gradients between the passes, or compute them again in constant memory");
+  t.integer("selection.memory_limit_mib", c.memory_limit_mib, at_least(1), "MiB",
+            "auto: cached where what is kept per rank stays below this");
+  t.integer("selection.shards", c.shards, {0, 65536}, "shards",
+            "logical shards that are sketched apart (a power of two); 0: from the number of examples and the sketch "
+            "size. Fixes the result whatever the number of ranks");
+  t.choice("selection.compression", c.compression, {"auto", "cpu", "gpu"}, "where sketches are kept and shrunk");
+  t.choice("selection.scorer", c.scorer, {"current", "proxy"},
+           "which network scores: the one in training, or one trained on all data for proxy.steps");
+  t.text("selection.proxy.model", c.proxy.model, "proxy: its network; empty: the same as model.name");
+  t.integer("selection.proxy.steps", c.proxy.steps, at_least(0), "steps", "proxy: training steps on all data");
+}
+
+void add_output(Table& t, OutputConfig& c) {
+  t.flag("output.tensorboard", c.tensorboard, "write TensorBoard event files");
+  t.integer("output.log_interval", c.log_interval, at_least(1), "steps", "steps between lines in a batch log");
+  t.integer("output.save_interval", c.save_interval, at_least(1), "epochs", "epochs between checkpoints");
+}
+
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0]++;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+std::vector<ConfigKey> config_keys(Config& config) {
+  Table table;
+  add_general(table, config);
+  add_data(table, config.data);
+  add_model(table, config.model);
+  add_training(table, config.training);
+  add_selection(table, config.selection);
+  add_output(table, config.output);
+  return table.keys;
+}
+
+std::string nearest_name(const std::string& name, const std::vector<std::string>& names) {
+  std::string best;
+  std::size_t best_distance = std::max<std::size_t>(3, name.size() / 2);
+  for (const auto& candidate : names) {
+    // A bare last part (`lr`) is nearest to the key that ends in it (`training.lr`).
+    const std::string last = candidate.substr(candidate.rfind('.') + 1);
+    std::size_t distance = std::min(edit_distance(name, candidate), edit_distance(name, last) + 1);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+}  // namespace sage

@@ -1,0 +1,85 @@
+#include "data/format.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "core/error.h"
+#include "data/byte_reader.h"
+
+namespace sage {
+
+std::filesystem::path locate_file(const std::filesystem::path& folder, std::string_view name) {
+  std::vector<std::string> spellings = {std::string(name)};
+  if (const std::size_t at = name.find("-idx"); at != std::string_view::npos) {
+    spellings.push_back(std::string(name).replace(at, 1, "."));
+  }
+  for (const std::string& spelling : spellings) {
+    for (const char* ending : {"", ".gz"}) {
+      const std::filesystem::path path = folder / (spelling + ending);
+      std::error_code error;
+      if (std::filesystem::is_regular_file(path, error)) return path;
+    }
+  }
+  return {};
+}
+
+std::filesystem::path require_file(const std::filesystem::path& folder, std::string_view name) {
+  std::filesystem::path path = locate_file(folder, name);
+  if (path.empty()) throw DataError(fmt::format("{}: the file {} is missing there", folder.string(), name));
+  return path;
+}
+
+std::vector<std::string> read_class_names(const std::filesystem::path& file, std::int64_t class_count) {
+  std::vector<std::string> names;
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error)) {
+    for (std::int64_t c = 0; c < class_count; ++c) names.push_back(std::to_string(c));
+    return names;
+  }
+  const std::string text = read_all_bytes(file, std::size_t{1} << 20);
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    std::string line = text.substr(begin, end - begin);
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+    if (!line.empty()) names.push_back(std::move(line));
+    begin = end + 1;
+  }
+  if (static_cast<std::int64_t>(names.size()) != class_count) {
+    throw DataError(
+        fmt::format("{}: {} class names, but the data set has {} classes", file.string(), names.size(), class_count));
+  }
+  return names;
+}
+
+void set_statistics(Dataset& dataset) {
+  const at::Tensor& images = dataset.train.images;
+  const std::int64_t count = images.size(0), channels = images.size(1), pixels = images.size(2) * images.size(3);
+  require(count > 0 && images.is_contiguous(), "statistics of an empty or strided train split");
+  const auto* bytes = images.const_data_ptr<std::uint8_t>();
+  dataset.mean.clear();
+  dataset.deviation.clear();
+  for (std::int64_t c = 0; c < channels; ++c) {
+    std::array<std::uint64_t, 256> histogram{};
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::uint8_t* plane = bytes + (i * channels + c) * pixels;
+      for (std::int64_t p = 0; p < pixels; ++p) ++histogram[plane[p]];
+    }
+    std::uint64_t sum = 0, squares = 0;
+    for (std::uint64_t value = 0; value < 256; ++value) {
+      sum += value * histogram[value];
+      squares += value * value * histogram[value];
+    }
+    const double total = static_cast<double>(count * pixels);
+    const double mean = static_cast<double>(sum) / total;
+    const double variance = std::max(0.0, static_cast<double>(squares) / total - mean * mean);
+    const bool constant = std::ranges::any_of(
+        histogram, [&](std::uint64_t n) { return n == static_cast<std::uint64_t>(count * pixels); });
+    dataset.mean.push_back(static_cast<float>(mean / 255.0));
+    dataset.deviation.push_back(constant ? 1.0f : static_cast<float>(std::sqrt(variance) / 255.0));
+  }
+}
+
+}  // namespace sage

@@ -1,0 +1,41 @@
+#include "distributed/cuda_part.h"
+
+#include "core/plugin.h"
+#include "distributed/cuda_exports.h"
+
+namespace sage::cuda {
+namespace {
+
+/// The function of the loaded CUDA part that has the type of `declared`.
+template <class Function>
+Function* exported(Function*, const char* name) {
+  return reinterpret_cast<Function*>(load_cuda_function(name));
+}
+
+}  // namespace
+
+// Only the type of each exported function is used here: nothing of the CUDA part is linked.
+#define SAGE_EXPORTED(name) exported(static_cast<decltype(&::name)>(nullptr), #name)
+
+int device_count() { return SAGE_EXPORTED(sage_cuda_device_count)(); }
+void set_device(int device) { SAGE_EXPORTED(sage_cuda_set_device)(device); }
+void synchronize(int device) { SAGE_EXPORTED(sage_cuda_synchronize)(device); }
+
+std::string device_name(int device) {
+  char text[256] = {};
+  SAGE_EXPORTED(sage_cuda_device_name)(device, text, static_cast<int>(sizeof(text)));
+  return text;
+}
+
+Memory memory(int device) {
+  Memory memory;
+  SAGE_EXPORTED(sage_cuda_memory)(device, &memory.peak_allocated, &memory.peak_reserved, &memory.total);
+  return memory;
+}
+
+void reset_peak_memory(int device) { SAGE_EXPORTED(sage_cuda_reset_peak_memory)(device); }
+int runtime_version() { return SAGE_EXPORTED(sage_cuda_runtime_version)(); }
+int driver_version() { return SAGE_EXPORTED(sage_cuda_driver_version)(); }
+int nccl_version() { return SAGE_EXPORTED(sage_nccl_version)(); }
+
+}  // namespace sage::cuda

@@ -1,0 +1,160 @@
+// The layers with parameters: Linear, Conv2d and BatchNorm2d. Each can show what it saw to an observer and knows how to
+// turn that into the gradients of single examples (see per_example_gradients.h).
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "models/module.h"
+
+namespace sage {
+
+class Layer;
+
+/// Is shown every forward pass of the layers that it watches.
+class LayerObserver {
+ public:
+  virtual ~LayerObserver() = default;
+  /// `output` is what `layer` made of `input`; the forward pass goes on with what is returned.
+  virtual at::Tensor observe(const Layer& layer, const at::Tensor& input, at::Tensor output) = 0;
+};
+
+/// A layer with a parameter `weight` and, perhaps, `bias`. Below, `input` [B, ...] is what the layer saw and
+/// `output_gradient` [B, ...] the gradient of the sum of the examples' losses with respect to its output, so that
+/// slice b belongs to example b alone. None of the gradient functions records anything for autograd.
+class Layer : public Module {
+ public:
+  /// While an observer is set, the parameters take no part in autograd: only gradients of data are computed.
+  at::Tensor forward(const at::Tensor& input);
+  void set_observer(LayerObserver* observer) { observer_ = observer; }
+
+  const at::Tensor& weight() const { return *weight_; }
+  /// Undefined where the layer has none.
+  const at::Tensor& bias() const;
+  bool has_bias() const { return bias_ != nullptr; }
+
+  /// Fills parameters from RandomStream(seed, "init/" + name), name being `prefix` + ".weight" or ".bias".
+  virtual void initialize(std::uint64_t seed, const std::string& prefix) = 0;
+
+  /// [B, weight.numel()], in the order of a contiguous weight. Scratch: the result and, in a convolution, its unfolded
+  /// input.
+  virtual at::Tensor weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const = 0;
+  /// [B, bias.numel()].
+  virtual at::Tensor bias_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const = 0;
+  /// Writes weight_gradients into `columns` [B, weight.numel()], whose rows may be strided and columns are contiguous.
+  /// The bits do not depend on where the columns lie: matrix products, whose order of additions may follow the
+  /// alignment of their result, are computed apart and copied.
+  virtual void write_weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient,
+                                      at::Tensor columns) const;
+  /// Adds weight_gradients x block^T to `projected` [B, ell], and their squared norms to `squared_norms` [B] where that
+  /// is defined. `block` [ell, weight.numel()] holds this weight's columns of a sketch; rows may be strided.
+  virtual void project_weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient,
+                                        const at::Tensor& block, at::Tensor projected, at::Tensor squared_norms) const;
+
+ protected:
+  virtual at::Tensor compute(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) = 0;
+  /// `bias` may be undefined: the layer has none.
+  void register_weight_and_bias(at::Tensor weight, at::Tensor bias);
+
+ private:
+  const at::Tensor* weight_ = nullptr;  // owned by Module
+  const at::Tensor* bias_ = nullptr;
+  LayerObserver* observer_ = nullptr;
+};
+
+/// y = x W^T + b for x [B, inputs], W [outputs, inputs]. Starts uniform in +-1/sqrt(inputs), as PyTorch's does.
+class Linear : public Layer {
+ public:
+  Linear(std::int64_t inputs, std::int64_t outputs, bool with_bias = true);
+  void initialize(std::uint64_t seed, const std::string& prefix) override;
+  at::Tensor weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const override;
+  at::Tensor bias_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const override;
+  void write_weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient,
+                              at::Tensor columns) const override;
+  /// Contracts `block`, read as [ell, outputs, inputs], with the gradients and inputs: the outer products b a^T are
+  /// never formed. Squared norms are ||b||^2 ||a||^2.
+  void project_weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient, const at::Tensor& block,
+                                at::Tensor projected, at::Tensor squared_norms) const override;
+
+ protected:
+  at::Tensor compute(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) override;
+};
+
+/// How a convolution's weight starts.
+enum class ConvolutionInit {
+  kaiming_fan_out,  ///< normal, variance 2 / (outputs x window): torchvision's ResNet
+  kaiming_fan_in,   ///< normal, variance 2 / (inputs / groups x window): He et al., "Delving deep into rectifiers", eq.
+                    ///< 10
+};
+
+struct ConvolutionOptions {
+  std::int64_t kernel = 3;  ///< side of the square window
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+  std::int64_t dilation = 1;
+  std::int64_t groups = 1;
+  bool bias = false;
+  ConvolutionInit init = ConvolutionInit::kaiming_fan_out;
+};
+
+/// Two-dimensional convolution, x [B, inputs, H, W], W [outputs, inputs / groups, kernel, kernel]. A bias starts
+/// uniform in +-1/sqrt(fan-in).
+class Conv2d : public Layer {
+ public:
+  Conv2d(std::int64_t inputs, std::int64_t outputs, const ConvolutionOptions& options);
+  const ConvolutionOptions& options() const { return options_; }
+  void initialize(std::uint64_t seed, const std::string& prefix) override;
+  at::Tensor weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const override;
+  at::Tensor bias_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const override;
+
+ protected:
+  at::Tensor compute(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) override;
+
+ private:
+  /// The windows under every output pixel: [B x groups, inputs / groups x kernel^2, output pixels].
+  at::Tensor unfold(const at::Tensor& input, const at::Tensor& output_gradient) const;
+  ConvolutionOptions options_;
+};
+
+/// Normalisation with the statistics of the batch, which also moves the running statistics in place:
+/// (input, weight, bias, running_mean, running_var, momentum, eps) -> output. Models never see a communicator: whoever
+/// trains on several ranks gives a function that synchronises the statistics (then all ranks take part in each call).
+using BatchNormFunction = std::function<at::Tensor(const at::Tensor& input, const at::Tensor& weight,
+                                                   const at::Tensor& bias, const at::Tensor& running_mean,
+                                                   const at::Tensor& running_var, double momentum, double eps)>;
+
+/// The statistics of this process's batch alone (at::batch_norm).
+at::Tensor local_batch_norm(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
+                            const at::Tensor& running_mean, const at::Tensor& running_var, double momentum, double eps);
+
+/// Batch normalisation of x [B, channels, H, W], momentum 0.1, eps 1e-5; buffers running_mean, running_var and
+/// num_batches_tracked. In eval mode it uses the running statistics. Per-example gradients exist in eval mode only: in
+/// training mode an example's loss depends on the others.
+class BatchNorm2d : public Layer {
+ public:
+  explicit BatchNorm2d(std::int64_t channels, BatchNormFunction train_function = {});
+  void initialize(std::uint64_t seed, const std::string& prefix) override;
+  at::Tensor weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const override;
+  at::Tensor bias_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const override;
+
+ protected:
+  at::Tensor compute(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) override;
+
+ private:
+  BatchNormFunction train_function_;
+  const at::Tensor* running_mean_;
+  const at::Tensor* running_var_;
+  at::Tensor* num_batches_tracked_;
+};
+
+/// The layers below `root`, with dotted names, in registration order.
+std::vector<std::pair<std::string, Layer*>> named_layers(Module& root);
+/// Initialises every layer. Each parameter's values are a pure function of (seed, name, shape).
+void initialize_parameters(Module& root, std::uint64_t seed);
+
+}  // namespace sage

@@ -1,0 +1,35 @@
+// What selection asks of whoever can compute per-example gradients. training/ implements it over a model and a data
+// set; tests implement it over a matrix. Selection itself never sees a model.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+
+namespace sage {
+
+/// The gradients g_i in R^D of the loss of single examples at fixed weights. Local to a rank: no collectives.
+class GradientSource {
+ public:
+  virtual ~GradientSource() = default;
+  virtual std::int64_t dimension() const = 0;    ///< D
+  virtual std::int64_t class_count() const = 0;  ///< C
+  virtual at::Device device() const = 0;
+
+  /// Writes the gradients of examples `ids` into `rows` ([ids.size(), D], float32, a view into a sketch buffer: rows
+  /// may be strided, columns are contiguous) and their class probabilities into `probabilities` ([ids.size(), C],
+  /// float32; may be undefined: not wanted).
+  virtual void gradients(std::span<const std::int64_t> ids, at::Tensor rows, at::Tensor probabilities) = 0;
+
+  /// S g_i for examples `ids` without ever holding ids.size() x D: `sketch` is S [ell, D]; returns [ids.size(), ell].
+  /// `squared_norms` ([ids.size()], float32; may be undefined) receives ||g_i||^2.
+  virtual at::Tensor project(std::span<const std::int64_t> ids, const at::Tensor& sketch, at::Tensor squared_norms,
+                             at::Tensor probabilities) = 0;
+
+  /// Bytes that keeping what pass 2 needs of one example costs (features and logits); 0 if nothing can be kept.
+  virtual std::int64_t cacheable_bytes_per_example() const = 0;
+  /// Keep (or drop) what gradients() computed, so that project() on the same ids runs no model.
+  virtual void set_caching(bool on) = 0;
+};
+
+}  // namespace sage

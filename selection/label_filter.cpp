@@ -1,0 +1,116 @@
+#include "selection/label_filter.h"
+
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "core/error.h"
+#include "selection/consensus.h"
+#include "selection/quota.h"
+
+namespace sage {
+namespace {
+
+/// Calls body(i, label, row of C probabilities) for each example.
+template <class Body>
+void for_each_example(const at::Tensor& probabilities, std::span<const std::int64_t> labels, const Body& body) {
+  const at::Tensor values = probabilities.detach().to(at::kCPU, at::kFloat).contiguous();
+  require(values.dim() == 2 && values.size(0) == static_cast<std::int64_t>(labels.size()),
+          "confident counting: one row of probabilities per label");
+  const float* row = values.const_data_ptr<float>();
+  for (std::int64_t label : labels) {
+    body(label, row);
+    row += values.size(1);
+  }
+}
+
+}  // namespace
+
+ConfidentCounting::ConfidentCounting(std::int64_t class_count)
+    : sums_(at::zeros({class_count}, at::kDouble)),
+      labelled_(at::zeros({class_count}, at::kDouble)),
+      suspects_(at::zeros({class_count}, at::kDouble)) {}
+
+void ConfidentCounting::add_threshold(const at::Tensor& probabilities, std::span<const std::int64_t> labels) {
+  double* sum = sums_.mutable_data_ptr<double>();
+  double* labelled = labelled_.mutable_data_ptr<double>();
+  for_each_example(probabilities, labels, [&](std::int64_t label, const float* p) {
+    if (!std::isfinite(p[label])) return;  // such an example is degenerate; it may not spoil its class
+    sum[label] += p[label];
+    labelled[label] += 1.0;
+  });
+}
+
+void ConfidentCounting::reduce_thresholds(Communicator& communicator) {
+  all_reduce_sum_anywhere(communicator, sums_);
+  all_reduce_sum_anywhere(communicator, labelled_);
+  thresholds_.clear();
+  for (std::int64_t c = 0; c < sums_.size(0); ++c) {
+    const double count = labelled_.const_data_ptr<double>()[c];
+    thresholds_.push_back(count > 0.0 ? sums_.const_data_ptr<double>()[c] / count
+                                      : std::numeric_limits<double>::infinity());
+  }
+}
+
+void ConfidentCounting::count(const at::Tensor& probabilities, std::span<const std::int64_t> labels) {
+  require(!thresholds_.empty(), "confident counting: thresholds come first");
+  double* suspects = suspects_.mutable_data_ptr<double>();
+  for_each_example(probabilities, labels, [&](std::int64_t label, const float* p) {
+    std::int64_t best = -1;
+    for (std::size_t j = 0; j < thresholds_.size(); ++j) {
+      if (p[j] >= thresholds_[j] && (best < 0 || p[j] > p[best])) best = static_cast<std::int64_t>(j);
+    }
+    if (best >= 0 && best != label) suspects[label] += 1.0;
+  });
+}
+
+void ConfidentCounting::reduce_counts(Communicator& communicator) { all_reduce_sum_anywhere(communicator, suspects_); }
+
+std::vector<std::int64_t> ConfidentCounting::suspects() const {
+  std::vector<std::int64_t> counts;
+  for (std::int64_t c = 0; c < suspects_.size(0); ++c) {
+    counts.push_back(static_cast<std::int64_t>(suspects_.const_data_ptr<double>()[c]));
+  }
+  return counts;
+}
+
+std::vector<std::int64_t> gated_cut(std::vector<std::int64_t> suspects, double gate, std::int64_t count) {
+  const std::int64_t total = std::accumulate(suspects.begin(), suspects.end(), std::int64_t{0});
+  if (static_cast<double>(total) < gate * static_cast<double>(count)) std::fill(suspects.begin(), suspects.end(), 0);
+  return suspects;
+}
+
+std::vector<std::int64_t> fixed_cut(double drop, std::span<const std::int64_t> class_counts) {
+  if (!(drop >= 0.0 && drop < 1.0)) {
+    throw ConfigError(fmt::format("selection.filter.drop must be `auto` or at least 0 and below 1 (it is {})", drop));
+  }
+  std::vector<std::int64_t> cut;
+  for (std::int64_t count : class_counts) {
+    cut.push_back(static_cast<std::int64_t>(std::floor(drop * static_cast<double>(count) + 0.5)));
+  }
+  return cut;
+}
+
+std::vector<std::int64_t> least_trusted(std::span<const float> trust, std::span<const std::int64_t> labels,
+                                        std::span<const std::int64_t> cut) {
+  // What is not among the highest: so ties are broken as everywhere else.
+  std::vector<std::int64_t> keep = count_classes(labels, static_cast<std::int64_t>(cut.size()));
+  for (std::size_t c = 0; c < cut.size(); ++c) keep[c] -= std::min(cut[c], keep[c]);
+  const std::vector<std::int64_t> kept = highest_of_each_class(trust, labels, keep);
+  std::vector<std::int64_t> rest;
+  std::size_t next = 0;
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(labels.size()); ++i) {
+    if (next < kept.size() && kept[next] == i) {
+      ++next;
+    } else {
+      rest.push_back(i);
+    }
+  }
+  return rest;
+}
+
+}  // namespace sage

@@ -1,0 +1,67 @@
+// What a selection method is given and what it answers. All ranks give the same request (but for the source, which
+// computes for any example) and get the same answer.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "distributed/communicator.h"
+#include "selection/gradient_source.h"
+
+namespace sage {
+
+struct SelectionRequest {
+  const SelectionConfig& config;
+  std::uint64_t seed = 0;
+  std::uint64_t round = 0;               ///< number of this selection in the run: random draws differ between rounds
+  std::span<const std::int64_t> ids;     ///< candidates: examples of the training set, ascending
+  std::span<const std::int64_t> labels;  ///< of `ids`, in [0, class_count)
+  std::int64_t class_count = 0;
+  GradientSource* source = nullptr;  ///< may be null for methods that need no gradients (registry: needs_gradients)
+  Communicator& communicator;
+};
+
+/// What is known of the sketch that scored the examples.
+struct Certificate {
+  std::string sketch;           ///< "frequent directions", "exact covariance" or "random projection"
+  bool exact = false;           ///< nothing was lost: error_bound is 0
+  double error_bound = 0.0;     ///< Delta: 0 <= ||A x||^2 - ||S x||^2 <= Delta for every unit vector x
+  double relative_error = 0.0;  ///< Delta / largest eigenvalue of S^T S
+  double largest_eigenvalue = 0.0;
+  double squared_norm = 0.0;  ///< ||A||_F^2, the sum of all squared gradient norms
+  std::int64_t size = 0;      ///< ell
+  std::int64_t rows = 0;      ///< of S
+  std::int64_t rows_seen = 0;
+  std::int64_t shards = 0;
+};
+
+/// Wall-clock seconds, the largest over the ranks.
+struct SelectionSeconds {
+  double sketch = 0.0, merge = 0.0, score = 0.0, choose = 0.0;
+  double total() const { return sketch + merge + score + choose; }
+};
+
+struct SelectionResult {
+  std::string method;
+  std::vector<std::int64_t> kept;             ///< ids of the examples to KEEP, ascending
+  std::vector<float> scores;                  ///< of all candidates, in the order of request.ids; empty: nothing scored
+  std::vector<std::int64_t> class_histogram;  ///< kept examples per class
+  std::vector<double> consensus_strength;     ///< per class (or one): length of the mean of the unit vectors, 0 to 1
+  std::optional<Certificate> certificate;     ///< where a sketch scored
+  std::vector<std::int64_t> doubtful;     ///< keep: filter: ids that were cut off as probably mislabelled, ascending
+  std::optional<double> estimated_noise;  ///< keep: filter, drop: auto: suspects / candidates
+  std::int64_t degenerate = 0;            ///< examples whose projected gradient is zero or not finite: lowest score
+  std::int64_t non_finite = 0;            ///< gradients with values that are not finite, left out of the sketch
+  std::string scores_kept;                ///< "cached" or "recomputed"; empty where there was no such choice
+  SelectionSeconds seconds;
+  std::int64_t bytes_sent = 0;  ///< by all ranks together
+  std::vector<std::string> warnings;
+};
+
+/// Kept examples per class, and a warning for each class that has candidates but gets nothing.
+void describe_classes(const SelectionRequest& request, SelectionResult& result);
+
+}  // namespace sage

@@ -1,0 +1,91 @@
+#include "core/config.h"
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+
+namespace sage {
+namespace {
+
+Config parse(const std::string& yaml, std::vector<std::string> overrides = {}) {
+  return parse_config(yaml, "test.yaml", overrides);
+}
+
+std::string error_of(const std::string& yaml, std::vector<std::string> overrides = {}) {
+  try {
+    parse(yaml, overrides);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Config, PrecedenceIsDefaultsThenYamlThenOverridesInOrder) {
+  const std::string yaml = "training:\n  lr: 0.5\n  epochs: 3\n";
+  const Config config = parse(yaml, {"training.lr=0.25", "training.lr=0.125"});
+  EXPECT_EQ(config.training.lr, 0.125);
+  EXPECT_EQ(config.training.epochs, 3);
+  EXPECT_EQ(config.training.batch_size, TrainingConfig{}.batch_size);
+}
+
+TEST(Config, DottedKeysListsAutoAndTheShortFormOfDevice) {
+  const Config config = parse(
+      "device: cpu\nselection.sketch.size: auto\nselection:\n  filter: {drop: 0.25}\n"
+      "  gradient: {scope: [layer3.*, fc.weight]}\ntraining: {scheduler: multistep, milestones: [3, 5]}\n");
+  EXPECT_EQ(config.device.type, "cpu");
+  EXPECT_EQ(config.selection.sketch.size, 0);
+  EXPECT_EQ(config.selection.filter.drop, 0.25);
+  EXPECT_EQ(config.selection.gradient.scope, (std::vector<std::string>{"layer3.*", "fc.weight"}));
+  EXPECT_EQ(config.training.milestones, (std::vector<std::int64_t>{3, 5}));
+}
+
+TEST(Config, ResolvedYamlReadsBackToTheSame) {
+  const Config config = parse("seed: 18446744073709551615\noutput_dir: \"a: b # c\"\n",
+                              {"training.lr=0.1", "selection.filter.drop=auto", "training.weight_decay=1e-7"});
+  const Config again = parse_config(to_yaml(config), "resolved", {});
+  EXPECT_EQ(to_json(config), to_json(again));
+  EXPECT_EQ(again.seed, 18446744073709551615ULL);
+  EXPECT_EQ(again.output_dir, "a: b # c");
+  EXPECT_EQ(again.selection.filter.drop, -1.0);
+}
+
+TEST(Config, ErrorsNameFileLineKeyAndTheWayOut) {
+  EXPECT_EQ(error_of("seed: 1\ntraning:\n  lr: 0.1\n"),
+            "test.yaml:2: unknown key `traning` (did you mean `training`?); `sage config list` shows all keys");
+  EXPECT_NE(error_of("training:\n  leraning_rate: 1\n").find("test.yaml:2: unknown key `training.leraning_rate`"),
+            std::string::npos);
+  EXPECT_NE(error_of("lr: 1\n").find("did you mean `training.lr`?"), std::string::npos);
+  EXPECT_EQ(error_of("training:\n  epochs: ten\n"), "test.yaml:2: training.epochs is `ten`, expected an integer >= 1");
+  EXPECT_EQ(error_of("selection: {fraction: 0}\n"),
+            "test.yaml:1: selection.fraction is `0`, expected a number in (0, 1]");
+  EXPECT_NE(error_of("selection: {keep: tpo}\n").find("did you mean top?"), std::string::npos);
+  EXPECT_NE(error_of("training: 3\n").find("is a group of keys"), std::string::npos);
+  EXPECT_NE(error_of("training: {epochs: [1]}\n").find("is a list, expected integer >= 1"), std::string::npos);
+  EXPECT_NE(error_of("seed: 1\nseed: 2\n").find("seed is given twice"), std::string::npos);
+  EXPECT_NE(error_of("a: [1\n").find("not valid YAML"), std::string::npos);
+  EXPECT_NE(error_of("- 1\n").find("expected `key: value` lines"), std::string::npos);
+  EXPECT_NE(error_of("", {"training.lr"}).find("expected key=value"), std::string::npos);
+  EXPECT_NE(error_of("", {"training.lr=nan"}).find("expected a number > 0"), std::string::npos);
+  EXPECT_NE(error_of("", {"training.batch_size=99999999999999999999"}).find("expected an integer"), std::string::npos);
+}
+
+TEST(Config, KeysThatContradictEachOther) {
+  EXPECT_NE(error_of("", {"training.nesterov=true", "training.momentum=0"}).find("training.momentum"),
+            std::string::npos);
+  EXPECT_NE(error_of("", {"training.scheduler=multistep"}).find("training.milestones"), std::string::npos);
+  EXPECT_NE(error_of("", {"selection.scorer=proxy"}).find("selection.proxy.steps"), std::string::npos);
+  EXPECT_NE(error_of("", {"selection.shards=3"}).find("power of two"), std::string::npos);
+  EXPECT_NE(error_of("", {"selection.gradient.scope=[full, fc.*]"}).find("scope"), std::string::npos);
+}
+
+TEST(Config, EveryKeyIsListedWithMeaningAndDefaultAndSettable) {
+  const auto rows = list_config_keys();
+  EXPECT_GT(rows.size(), 60U);
+  for (const auto& row : rows) {
+    EXPECT_FALSE(row.meaning.empty()) << row.name;
+    EXPECT_NO_THROW(parse("", {row.name + "=" + row.default_value})) << row.name << "=" << row.default_value;
+  }
+}
+
+}  // namespace
+}  // namespace sage

@@ -1,0 +1,262 @@
+"""The `sage` program as a user meets it: commands, run folders, and what bad input gets. Trains on the real digits."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(os.environ.get("SAGE_BUILD_DIR", Path(__file__).parents[2] / "build" / "cuda"))
+SAGE = BUILD / "bin" / "sage"
+ENVIRONMENT = {
+    **os.environ,
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+if not SAGE.exists():
+    raise FileNotFoundError(f"{SAGE}: build the program first, or set SAGE_BUILD_DIR")
+
+
+def sage(*arguments, ranks=1, seconds=120):
+    """Runs the program, alone or under mpirun, and returns it when it has ended."""
+    launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(ranks)] if ranks > 1 else []
+    return subprocess.run(
+        [*launcher, str(SAGE), *map(str, arguments)],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=seconds, check=False,
+    )
+
+
+SMALL = [
+    "training.batch_size=64", "training.lr=0.05", "model.name=cnn", "selection.fraction=0.2",
+    "selection.warmup_epochs=1", "selection.refresh_epochs=2", "selection.sketch.size=32", "output.save_interval=1",
+]
+
+
+def train(folder, *extra, ranks=2, epochs=4, flags=()):
+    result = sage("train", *SMALL, f"training.epochs={epochs}", f"output_dir={folder}", *extra, *flags, ranks=ranks)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def tensors(path):
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def same_tensors(first, second):
+    a, b = tensors(first), tensors(second)
+    return a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One finished run of four epochs with selections before epochs 2 and 4."""
+    folder = tmp_path_factory.mktemp("run") / "digits"
+    train(folder)
+    return folder
+
+
+def test_version_names_every_library():
+    text = sage("--version").stdout
+    for name in ("sage", "libtorch", "mpi", "cuda", "nccl"):
+        assert re.search(rf"^{name} ", text, re.M), text
+
+
+def test_config_list_names_type_unit_meaning_and_default():
+    text = sage("config", "list").stdout
+    assert "selection.sketch.size" in text and "[rows]" in text and "(default 256)" in text
+    assert len(re.findall(r"\(default ", text)) > 60
+
+
+def test_config_show_is_read_back_to_the_same(tmp_path):
+    first = sage("config", "show", "training.lr=0.25", "selection.gradient.scope=[layer3.*]").stdout
+    (tmp_path / "config.yaml").write_text(first)
+    assert sage("config", "show", tmp_path / "config.yaml").stdout == first
+    assert "lr: 0.25" in first
+
+
+def test_the_run_folder_explains_itself(run):
+    expected = ["README.txt", "config.yaml", "config.json", "metrics.json", "metrics.csv", "training.log",
+                "checkpoints/checkpoint_epoch_4.safetensors", "checkpoints/best_model.safetensors",
+                "subset_indices/epoch_1_indices.json", "subset_indices/epoch_3_indices.json"]
+    for name in expected:
+        assert (run / name).stat().st_size > 0, name
+    assert list((run / "tensorboard" / "train").glob("events.*"))
+    assert not list(run.rglob("*.tmp"))
+    subset = json.loads((run / "subset_indices" / "epoch_3_indices.json").read_text())
+    assert len(subset["ids"]) == round(0.2 * 1437) == sum(subset["class_histogram"])
+    assert subset["ids"] == sorted(set(subset["ids"]))
+    assert 0 <= subset["overlap"] <= 1 and len(subset["scores"]) == len(subset["ids"])
+    scores = (run / "subset_indices" / "epoch_3_scores.csv").read_text().splitlines()
+    assert len(scores) == 1 + 1437
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2, 3, 4]
+    assert len(metrics["epochs"][0]["ranks"]) == 2
+    assert metrics["epochs"][-1]["ranks"][1]["host_peak_bytes"] > 0
+    assert metrics["epochs"][-1]["test"]["accuracy"] > 0.5
+
+
+def test_a_repeat_is_bit_equal(run, tmp_path):
+    train(tmp_path / "again")
+    name = "checkpoints/checkpoint_epoch_4.safetensors"
+    assert same_tensors(run / name, tmp_path / "again" / name)
+
+
+def test_resume_equals_a_run_that_never_stopped(run, tmp_path):
+    folder = tmp_path / "stopped"
+    train(folder)
+    for epoch in (3, 4):  # as if it had been stopped in the third epoch
+        (folder / "checkpoints" / f"checkpoint_epoch_{epoch}.safetensors").unlink(missing_ok=True)
+    result = sage("train", "--resume", folder, ranks=2)
+    assert result.returncode == 0, result.stderr
+    assert "after epoch 2" in result.stderr
+    name = "checkpoints/checkpoint_epoch_4.safetensors"
+    assert same_tensors(run / name, folder / name)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2, 3, 4]
+    assert len(metrics["selections"]) == 2
+
+
+def test_resume_passes_over_a_damaged_checkpoint_and_says_so(tmp_path):
+    folder = tmp_path / "damaged"
+    train(folder, epochs=2, ranks=1)
+    newest = folder / "checkpoints" / "checkpoint_epoch_2.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    result = sage("train", "--resume", folder)
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint_epoch_2.safetensors" in result.stderr and "after epoch 1" in result.stderr
+
+
+def test_select_for_another_trainer(tmp_path):
+    result = sage("select", *SMALL, "selection.scorer=proxy", "selection.proxy.steps=20", "selection.keep=filter",
+                  "data.corrupt_labels=0.3", f"output_dir={tmp_path / 'chosen'}", ranks=2)
+    assert result.returncode == 0, result.stderr
+    subset = json.loads((tmp_path / "chosen" / "subset_indices" / "epoch_0_indices.json").read_text())
+    assert len(subset["ids"]) == 287
+    assert subset["noise_rate"] > 0.1 and subset["doubtful_ids"]
+    wrong = subset["wrong_labels_kept"] / len(subset["ids"])
+    assert wrong < 0.2, "the filter keeps fewer wrong labels than there are"
+
+    import torch
+
+    data = torch.utils.data.TensorDataset(torch.arange(1437))
+    chosen = torch.utils.data.Subset(data, subset["ids"])
+    assert len(chosen) == 287 and int(chosen[0][0]) == subset["ids"][0]
+
+
+def test_evaluate_agrees_with_training(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    result = sage("evaluate", run / "checkpoints" / "checkpoint_epoch_4.safetensors", ranks=2)
+    assert result.returncode == 0, result.stderr
+    accuracy = float(re.search(r"test accuracy ([\d.]+) %", result.stdout)[1])
+    assert accuracy == pytest.approx(100 * metrics["epochs"][-1]["test"]["accuracy"], abs=0.006)
+
+
+def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
+    result = sage("train", *SMALL, f"output_dir={tmp_path / 'none'}", "--dry-run", ranks=2)
+    assert result.returncode == 0, result.stderr
+    for word in ("1437 train", "logical shards", "steps", "memory", "2 on cpu"):
+        assert word in result.stdout
+    assert not (tmp_path / "none").exists()
+
+
+def fails(result, status, *words):
+    """One message, the status, and nothing of a stack trace."""
+    text = result.stderr
+    assert result.returncode == status, text
+    for word in words:
+        assert word in text, text
+    assert text.count("error: ") == 1, text
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize(
+    "arguments, status, words",
+    [
+        (["traning.lr=1"], 2, ["unknown key `traning.lr`", "did you mean `training.lr`"]),
+        (["training.epochs=ten"], 2, ["training.epochs is `ten`", "an integer >= 1"]),
+        (["selection.fraction=0.0001"], 2, ["selection.fraction"]),
+        (["model.name=resnet21"], 2, ["resnet21", "resnet20"]),
+        (["data.name=cifar11"], 2, ["cifar11", "cifar10"]),
+        (["selection.method=sag"], 2, ["sag", "did you mean `sage`"]),
+        (["no_such.yaml"], 2, ["no_such.yaml", "no such configuration file"]),
+        (["data.path=/no/such/folder"], 3, ["/no/such/folder", "sage data fetch"]),
+        (["device=cuda"], 5, ["cuda"]),
+        (["selection.gradient.scope=[nothing.*]", "selection.no_warmup=true"], 2, ["nothing.*"]),
+        (["--resume", "/no/such/run"], 4, ["/no/such/run"]),
+        (["output_dir=/proc/no"], 5, ["/proc/no"]),
+    ],
+)
+def test_bad_input_gets_one_message_and_its_status(tmp_path, ranks, arguments, status, words):
+    started = time.monotonic()
+    result = sage("train", *arguments, *([] if any("output_dir" in a for a in arguments)
+                                         else [f"output_dir={tmp_path / 'x'}"]), ranks=ranks)
+    fails(result, status, *words)
+    assert time.monotonic() - started < 30
+    assert not (tmp_path / "x" / "metrics.json").exists()
+
+
+def test_a_folder_in_use_needs_resume_or_overwrite(run):
+    before = (run / "metrics.json").read_bytes()
+    result = sage("train", *SMALL, f"output_dir={run}")
+    fails(result, 2, "--overwrite", "--resume")
+    assert (run / "metrics.json").read_bytes() == before
+
+
+def test_overwrite_refuses_a_folder_that_is_no_run(tmp_path):
+    (tmp_path / "precious.txt").write_text("keep me")
+    result = sage("train", *SMALL, f"output_dir={tmp_path}", "--overwrite")
+    assert result.returncode == 2
+    assert (tmp_path / "precious.txt").read_text() == "keep me"
+
+
+def test_checkpoints_of_another_model_and_cut_short(run, tmp_path):
+    path = run / "checkpoints" / "checkpoint_epoch_4.safetensors"
+    fails(sage("evaluate", path, "model.name=mlp", ranks=2), 4, "mlp", "cnn")
+    short = tmp_path / "short.safetensors"
+    short.write_bytes(path.read_bytes()[:-100])
+    fails(sage("evaluate", short, ranks=2), 4, "short.safetensors")
+
+
+def test_damaged_data_names_file_and_record(tmp_path):
+    import gzip
+
+    source = next(
+        folder / "digits.csv.gz"
+        for folder in (Path(os.environ.get("SAGE_DATA_DIR", "/nonexistent")) / "digits",
+                       Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sage" / "data" / "digits")
+        if (folder / "digits.csv.gz").exists()
+    )
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    lines = gzip.decompress(source.read_bytes()).decode().splitlines()
+    lines[40] = lines[40].rsplit(",", 1)[0] + ",12"
+    (folder / "digits.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    fails(sage("train", f"data.path={folder}", f"output_dir={tmp_path / 'x'}", ranks=2), 3, "digits.csv.gz", "12")
+
+
+def test_a_loss_that_is_not_finite_stops_the_job_and_names_the_step(tmp_path):
+    result = sage("train", *SMALL, "training.lr=1e30", "training.weight_decay=0", "selection.mode=none",
+                  f"output_dir={tmp_path / 'x'}", ranks=2)
+    assert result.returncode == 6, result.stderr
+    assert re.search(r"epoch \d+/\d+, step \d+", result.stderr) and "training.non_finite=skip" in result.stderr
+
+
+def test_data_commands(tmp_path):
+    result = sage("data", "info", "digits")
+    assert result.returncode == 0 and "1437" in result.stdout, result.stderr
+    assert sage("data", "verify", "digits").returncode == 0
+    source = tmp_path / "mirror"
+    source.mkdir()
+    result = sage("data", "fetch", "mnist", "--path", tmp_path / "to", "--url", f"file://{source}")
+    assert result.returncode == 3 and "train-images" in result.stderr, result.stderr
+    assert shutil.which("mpirun")

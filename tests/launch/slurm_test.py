@@ -1,0 +1,256 @@
+"""The program under a real Slurm: its daemons run on this machine, for these tests only, in a folder of their own.
+
+Needs Slurm's and munge's daemons and root. Where they are not, nothing here is registered and a warning says so. The
+second node is a second slurmd with a host name and a mount table of its own, for which the kernel has to let us.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+import warnings
+
+import pytest
+
+project = pathlib.Path(__file__).resolve().parents[2]
+
+os.environ["PATH"] += os.pathsep + "/usr/sbin"  # where Debian has the daemons
+missing = [name for name in ("slurmctld", "slurmd", "srun", "sbatch", "munged") if shutil.which(name) is None]
+if os.geteuid() != 0:
+    missing.append("root")
+__test__ = not missing  # pytest takes no test from a module that says so
+if missing:
+    warnings.warn(f"the tests under Slurm are not registered here, for want of: {', '.join(missing)}", stacklevel=1)
+
+two_nodes = not missing and subprocess.run(["unshare", "--mount", "--uts", "true"], check=False).returncode == 0
+if not missing and not two_nodes:
+    warnings.warn("the test on two Slurm nodes is not registered here: unshare is not allowed", stacklevel=1)
+NODES = [1, 2] if two_nodes else [1]
+
+CONFIG = project / "configs" / "digits_quickstart.yaml"
+SHORT = ["training.steps=40", "selection.proxy.steps=20"]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_until(condition, seconds: float, what: str):
+    """Returns what `condition` returns as soon as that is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if result := condition():
+            return result
+        time.sleep(0.1)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+class Cluster:
+    """A Slurm of up to two nodes, `a` and `b`, with two CPUs each, on this machine."""
+
+    def __init__(self, folder: pathlib.Path, environment: dict[str, str]):
+        self.folder = folder
+        inherited = {name: text for name, text in environment.items() if not name.startswith(("SLURM_", "PMIX_"))}
+        self.environment = {**inherited, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.daemons: list[subprocess.Popen] = []
+
+    def run(self, *command, seconds: float = 60, **more) -> subprocess.CompletedProcess:
+        return subprocess.run([str(word) for word in command], env={**self.environment, **more}, cwd=self.folder,
+                              capture_output=True, text=True, timeout=seconds, check=False)
+
+    def batch(self, *arguments, seconds: float = 60, **more) -> str:
+        """Submits a batch job, waits for its end and returns what Slurm says of it (sbatch --wait looks every 10 s)."""
+        submitted = self.run("sbatch", "--parsable", *arguments, **more)
+        assert submitted.returncode == 0, submitted.stderr
+        job = submitted.stdout.strip()
+
+        def ended() -> str:
+            text = self.run("scontrol", "--oneliner", "show", "job", job).stdout
+            return "" if re.search(r"JobState=(PENDING|CONFIGURING|RUNNING|COMPLETING) ", text) else text
+
+        return wait_until(ended, seconds, f"end of job {job}")
+
+    def daemon(self, *command) -> None:
+        with open(self.folder / "daemons.log", "ab") as log:
+            self.daemons.append(subprocess.Popen([str(word) for word in command], env=self.environment,
+                                                 cwd=self.folder, stdout=log, stderr=log))
+
+    def write_configuration(self) -> None:
+        host = socket.gethostname().split(".")[0]
+        controller, *nodes = free_ports(1 + len(NODES))
+        lines = [
+            "ClusterName=sage", f"SlurmctldHost={host}(127.0.0.1)", f"SlurmctldPort={controller}",
+            "AuthType=auth/munge", "CredType=cred/munge", f"AuthInfo=socket={self.folder}/munge/socket",
+            "SlurmUser=root", "SlurmdUser=root", "ReturnToService=2", "SlurmdParameters=config_overrides",
+            "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "MpiDefault=pmix",
+            "SelectType=select/cons_tres", "SelectTypeParameters=CR_Core",
+            "JobAcctGatherType=jobacct_gather/none", "AccountingStorageType=accounting_storage/none",
+            f"StateSaveLocation={self.folder}/state", f"SlurmdSpoolDir={self.folder}/spool_%n",
+            f"SlurmctldPidFile={self.folder}/slurmctld.pid", f"SlurmdPidFile={self.folder}/slurmd_%n.pid",
+        ]
+        lines += [f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 State=UNKNOWN"
+                  for name, port in zip("ab", nodes, strict=False)]
+        lines += ["PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP"]
+        (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")
+        (self.folder / "mpi.conf").write_text(f"PMIxCliTmpDirBase={self.folder}/pmix\n")
+
+    def start(self) -> None:
+        self.folder.chmod(0o755)  # munged wants its socket to be reachable
+        for name in ("munge", "state", "pmix", "pmix_a", "pmix_b"):
+            (self.folder / name).mkdir(mode=0o755)
+        key = self.folder / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(128))
+        self.write_configuration()
+
+        self.daemon("munged", "--foreground", f"--socket={self.folder}/munge/socket", f"--key-file={key}",
+                    f"--pid-file={self.folder}/munge/pid", f"--log-file={self.folder}/munged.log",
+                    f"--seed-file={self.folder}/munge.seed")
+        wait_until((self.folder / "munge" / "socket").exists, 10, "munged")
+        self.daemon("slurmctld", "-D")
+        for name, _ in zip("ab", NODES, strict=False):
+            if two_nodes:
+                # Both nodes would make the same folders for PMIx; each gets its own in that place.
+                self.daemon("unshare", "--mount", "--uts", "bash", "-c",
+                            f"mount --bind pmix_{name} pmix && hostname {name} && exec slurmd -D -N {name}")
+            else:
+                self.daemon("slurmd", "-D", "-N", name)
+        idle = ["idle"] * len(NODES)
+        wait_until(lambda: self.run("sinfo", "--noheader", "--Node", "--format=%T").stdout.split() == idle, 30,
+                   f"nodes idle (see {self.folder}/daemons.log)")
+
+    def end(self) -> None:
+        if len(self.daemons) > 1:
+            self.run("scancel", "--user=root")
+            wait_until(lambda: self.run("squeue", "--noheader").stdout.strip() == "", 20, "no jobs left")
+        for daemon in reversed(self.daemons):
+            daemon.terminate()
+        for daemon in reversed(self.daemons):
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(run_environment):
+    # Not pytest's folder: a socket's path has to be short, and munged looks at the rights of all folders above it.
+    with tempfile.TemporaryDirectory(prefix="sage-slurm-", dir="/tmp") as folder:
+        cluster = Cluster(pathlib.Path(folder), run_environment)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.end()
+
+
+@pytest.fixture(scope="module")
+def expected(cluster, build_folder, tmp_path_factory):
+    """The last checkpoint's tensors of two ranks under mpirun."""
+    folder = tmp_path_factory.mktemp("mpirun") / "run"
+    result = cluster.run("mpirun", "--oversubscribe", "--bind-to", "none", "-np", 2, build_folder / "bin" / "sage",
+                         "train", CONFIG, *SHORT, f"output_dir={folder}")
+    assert result.returncode == 0, result.stderr
+    return last_tensors(folder)
+
+
+def epoch_of(checkpoint: pathlib.Path) -> int:
+    return int(re.search(r"(\d+)\.safetensors$", checkpoint.name)[1])
+
+
+def last_tensors(folder: pathlib.Path):
+    from safetensors.numpy import load_file
+
+    files = list((folder / "checkpoints").glob("checkpoint_epoch_*.safetensors"))
+    assert files, f"no checkpoint in {folder}"
+    return load_file(max(files, key=epoch_of))
+
+
+def assert_two_ranks_as_expected(folder: pathlib.Path, expected) -> None:
+    assert re.search(r"\branks +2 on ", (folder / "training.log").read_text())
+    found = last_tensors(folder)
+    assert found.keys() == expected.keys() and len(found) > 10
+    assert not [name for name in found if found[name].tobytes() != expected[name].tobytes()]
+
+
+@pytest.mark.parametrize("nodes", NODES)
+def test_srun_gives_the_bits_of_mpirun(cluster, build_folder, expected, tmp_path, nodes):
+    result = cluster.run("srun", "--mpi=pmix", f"--nodes={nodes}", "--ntasks=2", build_folder / "bin" / "sage",
+                         "train", CONFIG, *SHORT, f"output_dir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    assert_two_ranks_as_expected(tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize("nodes", NODES)
+def test_the_batch_script_trains_and_goes_on(cluster, build_folder, expected, tmp_path, nodes):
+    run, log = tmp_path / "run", tmp_path / "job.log"
+    arguments = [f"--nodes={nodes}", f"--ntasks-per-node={2 // nodes}", f"--output={log}",
+                 project / "launch" / "slurm" / "train.sbatch", CONFIG, *SHORT, "output.save_interval=1"]
+    variables = {"SAGE": str(build_folder / "bin" / "sage"), "SAGE_RUN": str(run)}
+    assert "JobState=COMPLETED " in cluster.batch(*arguments, **variables), log.read_text()
+    assert_two_ranks_as_expected(run, expected)
+
+    # A job that was put back into the queue finds the run that it had begun: here, one without its last two epochs.
+    *_, earlier, last_but_one, last = sorted((run / "checkpoints").glob("checkpoint_epoch_*.safetensors"), key=epoch_of)
+    last.unlink()
+    last_but_one.unlink()
+    assert "JobState=COMPLETED " in cluster.batch(*arguments, **variables), log.read_text()
+    assert f"resuming from {earlier} after epoch {epoch_of(earlier)}" in log.read_text()
+    assert last.exists()
+    assert_two_ranks_as_expected(run, expected)
+
+
+def test_a_bad_key_gets_one_message_and_the_status_of_the_program(cluster, build_folder, tmp_path):
+    result = cluster.run("srun", "--mpi=pmix", "--ntasks=2", build_folder / "bin" / "sage", "train", CONFIG,
+                         "traning.lr=1", f"output_dir={tmp_path / 'run'}")
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("unknown key `traning.lr`") == 1, result.stderr
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def tasks_with(mark: str) -> dict[int, int]:
+    """Task number to process id of the program's processes that have `mark` in their environment."""
+    found = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            if (entry / "comm").read_text() == "sage\n" and f"SAGE_MARK={mark}".encode() in variables:
+                task = next(v for v in variables if v.startswith(b"SLURM_PROCID="))
+                found[int(task.split(b"=")[1])] = int(entry.name)
+        except (OSError, StopIteration):
+            continue  # not a process, or one that has ended meanwhile
+    return found
+
+
+def test_one_killed_task_ends_the_job_step_within_seconds(cluster, build_folder, tmp_path):
+    mark = uuid.uuid4().hex
+    log = tmp_path / "run" / "training.log"
+    step = subprocess.Popen(
+        ["srun", "--mpi=pmix", "--ntasks=2", build_folder / "bin" / "sage", "train", CONFIG, "selection.mode=none",
+         "training.steps=1000000", f"output_dir={tmp_path / 'run'}"],
+        env={**cluster.environment, "SAGE_MARK": mark}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )
+    try:
+        wait_until(lambda: log.exists() and "epoch 2/" in log.read_text(), 30, "training under way")
+        tasks = tasks_with(mark)
+        assert sorted(tasks) == [0, 1]
+        os.kill(tasks[1], 9)
+        _, errors = step.communicate(timeout=15)
+    finally:
+        step.kill()
+    assert step.returncode == 128 + 9
+    assert "task 1: Killed" in errors, errors
+    wait_until(lambda: not tasks_with(mark), 5, "no task left")

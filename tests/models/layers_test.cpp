@@ -1,0 +1,133 @@
+#include "models/layers.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/batch_norm.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "models/oracle.h"
+
+namespace sage {
+namespace {
+
+using testing::random_tensor;
+
+/// The tensors of these tests are small, and test programs run side by side: threads would only wait for each other.
+class OneThread : public ::testing::Environment {
+ public:
+  void SetUp() override { at::set_num_threads(1); }
+};
+[[maybe_unused]] const ::testing::Environment* const one_thread = ::testing::AddGlobalTestEnvironment(new OneThread);
+
+TEST(Module, NamesEverythingInRegistrationOrderAndKeepsLeavesWhenMoved) {
+  struct Pair : Module {
+    Pair() {
+      first = register_child("first", std::make_shared<Linear>(3, 2));
+      second = register_child("second", std::make_shared<BatchNorm2d>(2));
+    }
+    std::shared_ptr<Linear> first;
+    std::shared_ptr<BatchNorm2d> second;
+    void add_twice() { register_child("first", std::make_shared<Linear>(1, 1)); }
+    void add_dotted() { register_buffer("a.b", at::zeros({1})); }
+  } pair;
+  std::vector<std::string> names;
+  for (const NamedTensor& parameter : pair.named_parameters()) names.push_back(parameter.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"first.weight", "first.bias", "second.weight", "second.bias"}));
+  names.clear();
+  for (const NamedTensor& buffer : pair.named_buffers()) names.push_back(buffer.name);
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"second.running_mean", "second.running_var", "second.num_batches_tracked"}));
+  EXPECT_EQ(pair.named_modules().size(), 3U);
+
+  const at::Tensor held = pair.parameters()[0];
+  pair.to(at::kCPU, at::kDouble, at::MemoryFormat::ChannelsLast);
+  EXPECT_EQ(held.scalar_type(), at::kDouble);
+  EXPECT_TRUE(held.is_leaf() && held.requires_grad());
+  EXPECT_TRUE(held.is_same(pair.parameters()[0]));
+  EXPECT_EQ(pair.named_buffers()[2].tensor.scalar_type(), at::kLong);
+  pair.set_requires_grad(false);
+  EXPECT_FALSE(held.requires_grad());
+  pair.eval();
+  EXPECT_FALSE(pair.second->is_training());
+  EXPECT_THROW(pair.add_twice(), InternalError);
+  EXPECT_THROW(pair.add_dotted(), InternalError);
+}
+
+TEST(BatchNorm2d, TrainModeEqualsLibTorchAndMovesTheRunningStatistics) {
+  BatchNorm2d layer(5);
+  testing::disturb(layer);
+  const at::Tensor input = random_tensor({4, 5, 6, 7}, "input", 2.0, 0.5);
+  at::Tensor mean = layer.named_buffers()[0].tensor.clone(), variance = layer.named_buffers()[1].tensor.clone();
+  const at::Tensor expected =
+      at::batch_norm(input, layer.weight().detach(), layer.bias().detach(), mean, variance, true, 0.1, 1e-5, true);
+  EXPECT_TRUE(at::equal(layer.forward(input), expected));
+  EXPECT_TRUE(at::equal(layer.named_buffers()[0].tensor, mean));
+  EXPECT_TRUE(at::equal(layer.named_buffers()[1].tensor, variance));
+  EXPECT_EQ(layer.named_buffers()[2].tensor.item<std::int64_t>(), 1);
+
+  layer.eval();
+  const at::Tensor by_hand = (input - mean.view({1, 5, 1, 1})) / (variance.view({1, 5, 1, 1}) + 1e-5).sqrt() *
+                                 layer.weight().view({1, 5, 1, 1}) +
+                             layer.bias().view({1, 5, 1, 1});
+  EXPECT_TRUE(at::allclose(layer.forward(input), by_hand, 1e-5, 1e-5));
+  EXPECT_EQ(layer.named_buffers()[2].tensor.item<std::int64_t>(), 1);
+  EXPECT_THROW(
+      {
+        layer.train();
+        layer.weight_gradients(input, input);
+      },
+      InternalError);
+}
+
+TEST(BatchNorm2d, UsesTheGivenFunctionInTrainModeOnly) {
+  int calls = 0;
+  BatchNorm2d layer(2, [&calls](const at::Tensor& input, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                const at::Tensor&, double momentum, double eps) {
+    ++calls;
+    EXPECT_EQ(momentum, 0.1);
+    EXPECT_EQ(eps, 1e-5);
+    return input * 3;
+  });
+  const at::Tensor input = random_tensor({2, 2, 3, 3}, "input");
+  EXPECT_TRUE(at::equal(layer.forward(input), input * 3));
+  layer.eval();
+  layer.forward(input);
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(Initialisation, FollowsItsDistributionsAndTheNameOnly) {
+  Conv2d fan_out(16, 64, {.kernel = 3});
+  Conv2d fan_in(16, 64, {.kernel = 3, .bias = true, .init = ConvolutionInit::kaiming_fan_in});
+  Linear linear(400, 30);
+  fan_out.initialize(5, "a");
+  fan_in.initialize(5, "a");
+  linear.initialize(5, "b");
+  const auto deviation = [](const at::Tensor& t) { return std::sqrt(t.square().mean().item<double>()); };
+  EXPECT_NEAR(deviation(fan_out.weight()), std::sqrt(2.0 / (64 * 9)), 0.03 * std::sqrt(2.0 / (64 * 9)));
+  EXPECT_NEAR(deviation(fan_in.weight()), std::sqrt(2.0 / (16 * 9)), 0.03 * std::sqrt(2.0 / (16 * 9)));
+  EXPECT_LE(fan_in.bias().abs().max().item<double>(), 1.0 / 12);
+  EXPECT_GT(fan_in.bias().abs().max().item<double>(), 0.9 / 12);
+  EXPECT_LE(linear.weight().abs().max().item<double>(), 1.0 / 20);
+  EXPECT_NEAR(deviation(linear.weight()), 1.0 / 20 / std::sqrt(3.0), 0.03 / 20);
+
+  Linear same(400, 30), other_seed(400, 30), other_name(400, 30);
+  same.initialize(5, "b");
+  other_seed.initialize(6, "b");
+  other_name.initialize(5, "c");
+  EXPECT_TRUE(at::equal(same.weight(), linear.weight()));
+  EXPECT_TRUE(at::equal(same.bias(), linear.bias()));
+  EXPECT_FALSE(at::equal(other_seed.weight(), linear.weight()));
+  EXPECT_FALSE(at::equal(other_name.weight(), linear.weight()));
+}
+
+TEST(Conv2d, RefusesGroupsThatDoNotDivideTheChannels) {
+  EXPECT_THROW(Conv2d(6, 8, {.groups = 4}), InternalError);
+  EXPECT_THROW(Conv2d(8, 6, {.groups = 4}), InternalError);
+}
+
+}  // namespace
+}  // namespace sage

@@ -1,0 +1,69 @@
+#include "selection/label_filter.h"
+
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/error.h"
+
+namespace sage {
+namespace {
+
+using Counts = std::vector<std::int64_t>;
+
+TEST(ConfidentCounting, CountsAsByHand) {
+  const std::unique_ptr<Communicator> one = make_single_communicator(at::kCPU);
+  const at::Tensor p = at::tensor({0.9f, 0.1f, 0.0f,   // labelled 0
+                                   0.5f, 0.3f, 0.2f,   // 0: below its own threshold 0.5 only by the next one
+                                   0.1f, 0.9f, 0.0f,   // 0, looks like 1
+                                   0.2f, 0.8f, 0.0f,   // 1
+                                   0.6f, 0.4f, 0.0f,   // 1, looks like 0
+                                   0.4f, 0.3f, 0.3f})  // 1: sure of nothing
+                           .view({6, 3});
+  const Counts labels = {0, 0, 0, 1, 1, 1};
+  ConfidentCounting counting(3);
+  counting.add_threshold(p.narrow(0, 0, 2), std::span(labels).subspan(0, 2));
+  counting.add_threshold(p.narrow(0, 2, 4), std::span(labels).subspan(2));
+  counting.reduce_thresholds(*one);
+  EXPECT_NEAR(counting.thresholds()[0], 0.5, 1e-7);
+  EXPECT_NEAR(counting.thresholds()[1], 0.5, 1e-7);
+  EXPECT_TRUE(std::isinf(counting.thresholds()[2])) << "a class without examples is never the answer";
+  counting.count(p, labels);
+  counting.reduce_counts(*one);
+  EXPECT_EQ(counting.suspects(), (Counts{1, 1, 0}));
+}
+
+TEST(ConfidentCounting, AProbabilityThatIsNotFiniteSpoilsNothing) {
+  const std::unique_ptr<Communicator> one = make_single_communicator(at::kCPU);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const at::Tensor p = at::tensor({0.8f, 0.2f, nan, nan, 0.3f, 0.7f}).view({3, 2});
+  const Counts labels = {0, 0, 1};
+  ConfidentCounting counting(2);
+  counting.add_threshold(p, labels);
+  counting.reduce_thresholds(*one);
+  EXPECT_NEAR(counting.thresholds()[0], 0.8, 1e-7);
+  counting.count(p, labels);
+  EXPECT_EQ(counting.suspects(), (Counts{0, 0}));
+}
+
+TEST(LabelFilter, GateAndFixedCut) {
+  EXPECT_EQ(gated_cut({1, 1}, 0.03, 100), (Counts{0, 0}));
+  EXPECT_EQ(gated_cut({1, 2}, 0.03, 100), (Counts{1, 2}));
+  EXPECT_EQ(fixed_cut(0.3, Counts{10, 5, 0}), (Counts{3, 2, 0}));
+  EXPECT_EQ(fixed_cut(0.0, Counts{10}), Counts{0});
+  EXPECT_THROW(fixed_cut(1.0, Counts{10}), ConfigError);
+  EXPECT_THROW(fixed_cut(-0.5, Counts{10}), ConfigError);
+}
+
+TEST(LabelFilter, CutsTheLeastTrustedOfEachClass) {
+  const std::vector<float> trust = {0.9f, 0.1f, 0.5f, 0.1f, 0.2f, 0.3f};
+  const Counts labels = {0, 0, 1, 0, 1, 1};
+  EXPECT_EQ(least_trusted(trust, labels, Counts{1, 2}), (Counts{3, 4, 5}));  // of equals the higher position goes
+  EXPECT_EQ(least_trusted(trust, labels, Counts{0, 0}), Counts{});
+  EXPECT_EQ(least_trusted(trust, labels, Counts{99, 0}), (Counts{0, 1, 3}));
+}
+
+}  // namespace
+}  // namespace sage

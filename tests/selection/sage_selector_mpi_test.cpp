@@ -1,0 +1,161 @@
+#include <ATen/ops/full.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+#include "selection/sage_selector.h"
+#include "selection_cases.h"
+#include "support/mpi.h"
+
+namespace sage {
+namespace {
+
+using testing::all_ids;
+using testing::ClassifierSource;
+using testing::overlap;
+using testing::select_from;
+using testing::small_config;
+
+/// Everything of a result that all ranks must agree on.
+std::string bytes_of(const SelectionResult& result) {
+  std::string bytes;
+  const auto append = [&](const void* data, std::size_t size) { bytes.append(static_cast<const char*>(data), size); };
+  append(result.kept.data(), result.kept.size() * sizeof(std::int64_t));
+  append(result.scores.data(), result.scores.size() * sizeof(float));
+  append(result.class_histogram.data(), result.class_histogram.size() * sizeof(std::int64_t));
+  append(result.consensus_strength.data(), result.consensus_strength.size() * sizeof(double));
+  append(result.doubtful.data(), result.doubtful.size() * sizeof(std::int64_t));
+  for (const double value : {result.estimated_noise.value_or(-1.0), static_cast<double>(result.degenerate),
+                             static_cast<double>(result.non_finite)}) {
+    append(&value, sizeof value);
+  }
+  if (result.certificate) {
+    for (const double value : {result.certificate->error_bound, result.certificate->largest_eigenvalue,
+                               result.certificate->squared_norm, static_cast<double>(result.certificate->rows_seen)}) {
+      append(&value, sizeof value);
+    }
+  }
+  for (const std::string& warning : result.warnings) bytes += warning;
+  return bytes;
+}
+
+std::string whole_answer(const SelectionResult& result) {
+  std::string bytes = bytes_of(result);
+  const SelectionSeconds& s = result.seconds;
+  for (const double value : {s.sketch, s.merge, s.score, s.choose, static_cast<double>(result.bytes_sent)}) {
+    bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+  return bytes;
+}
+
+struct Variant {
+  const char* name;
+  void (*change)(SelectionConfig&);
+};
+
+const Variant kVariants[] = {
+    {"top", [](SelectionConfig&) {}},
+    {"filter", [](SelectionConfig& c) { c.keep = "filter"; }},
+    {"filter, recomputed",
+     [](SelectionConfig& c) {
+       c.keep = "filter";
+       c.scores = "recomputed";
+     }},
+    {"fixed cut",
+     [](SelectionConfig& c) {
+       c.keep = "filter";
+       c.filter.drop = 0.3;
+     }},
+    {"exact covariance", [](SelectionConfig& c) { c.sketch.size = 20; }},
+    {"random projection, filter",
+     [](SelectionConfig& c) {
+       c.sketch.method = "random_projection";
+       c.keep = "filter";
+     }},
+    {"gradient norm", [](SelectionConfig& c) { c.scoring = "gradient_norm"; }},
+    {"gradient norm, filter",
+     [](SelectionConfig& c) {
+       c.scoring = "gradient_norm";
+       c.keep = "filter";
+     }},
+    {"one consensus", [](SelectionConfig& c) { c.per_class = false; }},
+    {"one shard", [](SelectionConfig& c) { c.shards = 1; }},
+    {"two shards", [](SelectionConfig& c) { c.shards = 2; }},
+    {"small fraction", [](SelectionConfig& c) { c.fraction = 0.01; }},
+    {"auto size",
+     [](SelectionConfig& c) {
+       c.sketch.size = 0;
+       c.sketch.max_size = 10;
+     }},
+    {"random", [](SelectionConfig& c) { c.method = "random"; }},
+    {"full", [](SelectionConfig& c) { c.method = "full"; }},
+};
+
+TEST(SageSelectorOnRanks, TheNumberOfRanksDoesNotMatter) {
+  const std::unique_ptr<Communicator> one = make_single_communicator(at::kCPU);
+  for (const Variant& variant : kVariants) {
+    SCOPED_TRACE(variant.name);
+    ClassifierSource source(1001, 5, 12, 0.2, 3);
+    source.matrix()[17].zero_();
+    source.matrix()[900][1] = NAN;
+    SelectionConfig config = small_config();
+    variant.change(config);
+    const SelectionResult alone = select_from(source, config, *one, all_ids(source));
+    source.examples_seen = 0;
+    const SelectionResult together = select_from(source, config, world(), all_ids(source));
+    at::Tensor sketched = at::full({1}, static_cast<double>(source.examples_seen), at::kDouble);
+    world().all_reduce_sum(sketched);
+    const bool in_pass_1 = together.certificate && together.certificate->sketch != "random projection";
+    EXPECT_EQ(sketched.item<double>(), in_pass_1 ? 1001 : 0) << "ranks share the work: every gradient is sketched once";
+
+    const std::vector<std::string> answers = world().all_gather_strings(whole_answer(together));
+    for (const std::string& answer : answers) EXPECT_TRUE(answer == answers[0]) << "ranks answered differently";
+
+    EXPECT_EQ(together.kept.size(), alone.kept.size());
+    EXPECT_GE(overlap(together.kept, alone.kept), 0.995);
+    EXPECT_GE(overlap(together.doubtful, alone.doubtful),
+              alone.doubtful.empty() && together.doubtful.empty() ? 0.0 : 0.995);
+    EXPECT_EQ(together.estimated_noise, alone.estimated_noise);
+    EXPECT_EQ(together.degenerate, alone.degenerate);
+    EXPECT_EQ(together.class_histogram, alone.class_histogram);
+    EXPECT_EQ(together.scores.size(), alone.scores.size());
+    for (std::size_t i = 0; i < together.scores.size(); ++i)
+      EXPECT_NEAR(together.scores[i], alone.scores[i], 1e-4) << i;
+
+    const SelectionResult again = select_from(source, config, world(), all_ids(source));
+    EXPECT_TRUE(bytes_of(again) == bytes_of(together)) << "a repeat must choose exactly the same";
+  }
+}
+
+TEST(SageSelectorOnRanks, FewerExamplesThanRanks) {
+  const std::unique_ptr<Communicator> one = make_single_communicator(at::kCPU);
+  ClassifierSource source(3, 2, 40, 0.0, 8);  // D = 82
+  SelectionConfig config = small_config();
+  config.fraction = 0.5;
+  for (const std::int64_t shards : {0, 1, 8}) {
+    config.shards = shards;
+    const SelectionResult together = select_from(source, config, world(), all_ids(source));
+    EXPECT_EQ(together.kept.size(), 2u);
+    EXPECT_EQ(together.kept, select_from(source, config, *one, all_ids(source)).kept);
+  }
+}
+
+TEST(SageSelectorOnRanks, SendsNoMoreThanSketchesConsensusAndScores) {
+  ClassifierSource source(1001, 5, 12, 0.2, 3);
+  const SelectionConfig config = small_config();
+  const SelectionResult result = select_from(source, config, world(), all_ids(source));
+  const std::int64_t ranks = world().size(), rows = 7, dimension = 65;
+  // Per rank: at most 3 sketches of rows, log2(P) Gram blocks and rotations, C x rows sums, N scores, small change.
+  // Never anything of N x D or N x N.
+  const std::int64_t bound =
+      ranks * (8 * rows * dimension * 4 + 8 * rows * rows * 8 * 4 + 5 * rows * 8 + 1001 * 4 * ranks + 4096);
+  EXPECT_LE(result.bytes_sent, bound);
+  if (ranks > 1) {
+    EXPECT_GT(result.bytes_sent, 1001 * 4);
+  }
+}
+
+}  // namespace
+}  // namespace sage

@@ -1,0 +1,43 @@
+// Requests that the tests on one and on several ranks share.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include "selection/registry.h"
+#include "support/classifier_source.h"
+
+namespace sage::testing {
+
+inline SelectionConfig small_config() {
+  SelectionConfig config;
+  config.fraction = 0.25;
+  config.sketch.size = 8;
+  config.batch_size = 16;
+  return config;
+}
+
+inline std::vector<std::int64_t> all_ids(const ClassifierSource& source) {
+  std::vector<std::int64_t> ids(source.labels.size());
+  std::iota(ids.begin(), ids.end(), std::int64_t{0});
+  return ids;
+}
+
+/// Selects among `ids` of the source.
+inline SelectionResult select_from(ClassifierSource& source, const SelectionConfig& config, Communicator& communicator,
+                                   const std::vector<std::int64_t>& ids, std::uint64_t seed = 1,
+                                   std::uint64_t round = 0) {
+  std::vector<std::int64_t> labels;
+  for (std::int64_t id : ids) labels.push_back(source.labels[static_cast<std::size_t>(id)]);
+  return select_examples({config, seed, round, ids, labels, source.class_count(), &source, communicator});
+}
+
+/// Share of ids that two subsets have in common.
+inline double overlap(const std::vector<std::int64_t>& a, const std::vector<std::int64_t>& b) {
+  std::vector<std::int64_t> both;
+  std::set_intersection(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(both));
+  return static_cast<double>(both.size()) / static_cast<double>(std::max<std::size_t>(std::max(a.size(), b.size()), 1));
+}
+
+}  // namespace sage::testing

@@ -1,0 +1,112 @@
+#include "training/resources.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "core/error.h"
+
+namespace sage {
+namespace {
+
+constexpr std::int64_t kMiB = 1 << 20;
+
+void use_memory(std::int64_t bytes) {
+  std::vector<char> block(static_cast<std::size_t>(bytes), '\1');
+  volatile char sum = 0;
+  for (std::size_t i = 0; i < block.size(); i += 4096) sum = static_cast<char>(sum + block[i]);
+}
+
+void wait(int milliseconds) { std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds)); }
+
+TEST(Resources, ThePeakRisesByWhatIsUsed) {
+  reset_peak_host_memory();
+  const std::int64_t before = peak_host_memory();
+  EXPECT_GT(before, kMiB);
+  use_memory(64 * kMiB);
+  EXPECT_GE(peak_host_memory(), before + 40 * kMiB);
+  if (reset_peak_host_memory()) {
+    EXPECT_LT(peak_host_memory(), before + 40 * kMiB);
+  }
+}
+
+TEST(Resources, PhasesAddUpAndNest) {
+  PhaseTimer timer;
+  const Stopwatch watch;
+  {
+    const auto outer = timer.measure("selection");
+    for (int i = 0; i < 3; ++i) {
+      const auto inner = timer.measure("selection.sketch");
+      wait(10);
+    }
+    wait(10);
+  }
+  timer.add("data", 1.5);
+  timer.add("data", 0.25);
+  EXPECT_DOUBLE_EQ(timer.seconds("data"), 1.75);
+  EXPECT_GE(timer.seconds("selection.sketch"), 0.03);
+  EXPECT_GE(timer.seconds("selection"), timer.seconds("selection.sketch") + 0.01);
+  EXPECT_LE(timer.seconds("selection"), watch.seconds());
+  EXPECT_EQ(timer.phases().at("selection.sketch").calls, 3);
+  EXPECT_EQ(timer.seconds("unknown"), 0.0);
+  timer.clear();
+  EXPECT_TRUE(timer.phases().empty());
+}
+
+TEST(Resources, APhaseIsChargedWithItsOwnMemory) {
+  PhaseTimer timer;
+  {
+    const auto outer = timer.measure_with_memory("outer");
+    {
+      const auto large = timer.measure_with_memory("large");
+      use_memory(96 * kMiB);
+    }
+    const auto small = timer.measure_with_memory("small");
+    use_memory(kMiB);
+  }
+  const auto peak = [&](const char* phase) { return timer.phases().at(phase).host_peak_bytes; };
+  EXPECT_GT(peak("small"), 0);
+  EXPECT_GE(peak("outer"), peak("large"));
+  EXPECT_GE(timer.host_peak_bytes(), peak("outer"));
+  if (reset_peak_host_memory()) {
+    EXPECT_GE(peak("large"), peak("small") + 60 * kMiB);
+  }
+}
+
+TEST(Resources, DeviceHooksAreAsked) {
+  std::int64_t peak = 5;
+  int waits = 0;
+  DeviceMemoryHooks hooks{[&] { return peak; }, [&] { peak = 5; }, [&] { ++waits; }};
+  PhaseTimer timer(hooks);
+  {
+    const auto phase = timer.measure_with_memory("forward");
+    peak = 700;
+  }
+  EXPECT_EQ(timer.phases().at("forward").device_peak_bytes, 700);
+  EXPECT_EQ(waits, 2);
+  { const auto phase = timer.measure("backward"); }
+  EXPECT_EQ(waits, 2) << "phases that are only timed do not wait";
+  EXPECT_EQ(timer.phases().at("backward").device_peak_bytes, 0);
+  EXPECT_EQ(timer.device_peak_bytes(), 700);
+  PhaseTimer exact(hooks, true);
+  { const auto phase = exact.measure("backward"); }
+  EXPECT_EQ(waits, 4);
+}
+
+TEST(Resources, PhasesTravelAsText) {
+  PhaseTimer timer;
+  timer.add("a \"b\"", 0.1);
+  timer.add("c", 1e-9);
+  const auto back = phases_from_json(phases_to_json(timer.phases()));
+  ASSERT_EQ(back.size(), 2U);
+  EXPECT_EQ(back.at("a \"b\"").seconds, 0.1);
+  EXPECT_EQ(back.at("c").seconds, 1e-9);
+  EXPECT_EQ(back.at("c").calls, 1);
+  EXPECT_THROW(phases_from_json("{"), InternalError);
+  EXPECT_THROW(phases_from_json("{\"a\":{}}"), InternalError);
+}
+
+}  // namespace
+}  // namespace sage

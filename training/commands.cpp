@@ -1,0 +1,155 @@
+#include "training/commands.h"
+
+#include <cstdio>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "models/weights.h"
+#include "training/checkpoint.h"
+#include "training/evaluation.h"
+#include "training/experiment.h"
+#include "training/job.h"
+#include "training/plan.h"
+#include "training/trainer.h"
+
+namespace sage {
+namespace {
+
+std::filesystem::path default_run_folder(const Config& config) {
+  const std::string method = config.selection.mode == "none" ? "full" : config.selection.method;
+  return std::filesystem::path("runs") /
+         fmt::format("{}_{}_{}_seed{}", config.data.name, config.model.name, method, config.seed);
+}
+
+/// The run folder that a checkpoint lies in (<run>/checkpoints/<file>), or its own folder.
+std::filesystem::path run_folder_of(const std::filesystem::path& checkpoint) {
+  const auto folder = std::filesystem::absolute(checkpoint).parent_path();
+  return folder.filename() == "checkpoints" ? folder.parent_path() : folder;
+}
+
+/// Rank 0 opens the folder and its log; ALL ranks throw if it fails.
+std::optional<RunFolder> open_run_folder(const Job& job, const Config& config, OpenMode mode, const RunInfo& info) {
+  std::optional<RunFolder> folder;
+  job.communicator->all_or_none([&] {
+    if (!job.is_lead()) return;
+    folder = RunFolder::open(config.output_dir, mode);
+    log::open_file(folder->log_file());
+    folder->write_config(to_yaml(config), to_json(config), info);
+  });
+  return folder;
+}
+
+void warn_of_fallbacks(const Config& config, at::Device device) {
+  if (config.selection.compression == "gpu" && !device.is_cuda()) {
+    log::warning("selection.compression is gpu, but this run computes on the CPU: sketches are kept there too");
+  }
+}
+
+}  // namespace
+
+int train_command_main(Runtime& runtime, const ConfigSource& source, const TrainOptions& options) {
+  if (!options.resume.empty() && options.overwrite) throw ConfigError("--resume and --overwrite exclude each other");
+  std::optional<ResumePoint> resume;
+  Config config;
+  if (options.resume.empty()) {
+    config = source.load();
+  } else {
+    resume = find_resume_point(options.resume);
+    config = source.file.empty() ? parse_config(resume->state.config_json, resume->path.string(), source.overrides)
+                                 : source.load();
+    if (source.file.empty() || config.output_dir.empty()) config.output_dir = run_folder_of(resume->path).string();
+    for (const auto& text : source.overrides) {
+      if (text.starts_with("output_dir=")) config.output_dir = text.substr(text.find('=') + 1);
+    }
+  }
+  if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string();
+
+  Job job(runtime, config.device);
+  warn_of_fallbacks(config, job.device);
+  const auto experiment = prepare_experiment(config, job.device, *job.communicator);
+  if (resume) {
+    check_checkpoint_fits(resume->state, resume->path, config.model.name, config.data.name,
+                          experiment->dataset.class_count);
+  }
+  const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);
+  const Plan plan = make_plan(*experiment, *network, runtime.rank(), runtime.size());
+  if (options.dry_run) {
+    if (job.is_lead()) fmt::print("{}", to_string(plan, *experiment, runtime.size()));
+    return 0;
+  }
+  const OpenMode mode = resume ? OpenMode::resume : options.overwrite ? OpenMode::overwrite : OpenMode::fresh;
+  auto folder = open_run_folder(job, config, mode, job.info(options.command_line));
+  log::info("{}", to_string(plan, *experiment, runtime.size()));
+  if (resume) {
+    for (const auto& note : resume->notes) log::info("{}", note);
+    log::info("resuming from {} after epoch {}", resume->path.string(), resume->state.epoch);
+  }
+  Trainer trainer(*experiment, job, folder ? &*folder : nullptr, resume ? &resume->state : nullptr);
+  trainer.run();
+  return 0;
+}
+
+int select_command_main(Runtime& runtime, const ConfigSource& source, const SelectOptions& options) {
+  Config config = source.load();
+  if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string() + "_select";
+  Job job(runtime, config.device);
+  warn_of_fallbacks(config, job.device);
+  const auto experiment = prepare_experiment(config, job.device, *job.communicator);
+  const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);
+  std::int64_t epoch = 0;
+  if (!options.checkpoint.empty()) {
+    job.communicator->all_or_none([&] {
+      std::vector<std::string> notes;
+      const auto path = find_checkpoint(options.checkpoint, notes);
+      const TrainingState state = read_checkpoint(path);
+      check_checkpoint_fits(state, path, config.model.name, config.data.name, experiment->dataset.class_count);
+      load_state(*network, state.model_state);
+      epoch = state.epoch;
+      for (const auto& note : notes) log::info("{}", note);
+    });
+  } else if (config.selection.scorer == "current") {
+    log::warning("neither --checkpoint nor selection.scorer=proxy is given: a network with fresh weights scores");
+  }
+  auto folder = open_run_folder(job, config, options.overwrite ? OpenMode::overwrite : OpenMode::fresh,
+                                job.info(options.command_line));
+  SubsetSelection selection(*experiment, job);
+  const SubsetChoice choice = selection.choose(*network, 1, epoch, {});
+  if (folder) {
+    folder->write_subset(choice.record, choice.table());
+    Metrics metrics(folder->path());
+    metrics.add(summarize(choice.record));
+    metrics.set_summary("corrupted_labels", static_cast<double>(experiment->corrupted.size()));
+    metrics.write();
+    log::info("kept ids: {}", (folder->subsets() / fmt::format("epoch_{}_indices.json", epoch)).string());
+  }
+  return 0;
+}
+
+int evaluate_command_main(Runtime& runtime, const std::string& checkpoint, const std::vector<std::string>& overrides) {
+  std::vector<std::string> notes;
+  std::filesystem::path path = checkpoint;
+  if (std::filesystem::is_directory(path / "checkpoints")) path = path / "checkpoints" / "best_model.safetensors";
+  path = find_checkpoint(path, notes);
+  for (const auto& note : notes) log::info("{}", note);
+  const TrainingState state = read_checkpoint(path);
+  const Config config = parse_config(state.config_json, path.string(), overrides);
+  Job job(runtime, config.device);
+  const auto experiment = prepare_experiment(config, job.device, *job.communicator);
+  check_checkpoint_fits(state, path, config.model.name, config.data.name, experiment->dataset.class_count);
+  const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);
+  job.communicator->all_or_none([&] { load_state(*network, state.model_state); });
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(experiment->dataset.test.size()));
+  std::iota(ids.begin(), ids.end(), std::int64_t{0});
+  const EvaluationReport report =
+      evaluate(*network, *experiment->test_images, experiment->dataset.test.labels, ids, 256, *job.communicator);
+  if (!job.is_lead()) return 0;
+  fmt::print("checkpoint {} (epoch {})\ntest accuracy {:.2f} %  loss {:.4f}  examples {}\n", path.string(), state.epoch,
+             100 * report.mean.accuracy, report.mean.loss, report.examples);
+  for (std::size_t c = 0; c < report.class_accuracy.size(); ++c) {
+    fmt::print("  {:<24} {:6.2f} %\n", experiment->dataset.class_names[c], 100 * report.class_accuracy[c]);
+  }
+  return 0;
+}
+
+}  // namespace sage

@@ -1,0 +1,38 @@
+// What the program's commands do, apart from reading the command line.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "distributed/runtime.h"
+
+namespace sage {
+
+/// `CONFIG.yaml key=value ...` of a command line; the file may be missing.
+struct ConfigSource {
+  std::string file;
+  std::vector<std::string> overrides;
+  Config load() const { return load_config(file, overrides); }
+};
+
+struct TrainOptions {
+  /// Run folder or checkpoint; empty: start anew. Without a CONFIG.yaml the run's own configuration goes on.
+  std::string resume;
+  bool overwrite = false;  ///< replace the run that output_dir holds
+  bool dry_run = false;    ///< print the plan and stop
+  std::vector<std::string> command_line;
+};
+
+struct SelectOptions {
+  std::string checkpoint;  ///< weights that score; empty: a fresh network, or the proxy of the configuration
+  bool overwrite = false;
+  std::vector<std::string> command_line;
+};
+
+/// Each returns the exit status. ALL ranks.
+int train_command_main(Runtime& runtime, const ConfigSource& source, const TrainOptions& options);
+int select_command_main(Runtime& runtime, const ConfigSource& source, const SelectOptions& options);
+/// Configuration and data set are those of the checkpoint, with `overrides` on top.
+int evaluate_command_main(Runtime& runtime, const std::string& checkpoint, const std::vector<std::string>& overrides);
+
+}  // namespace sage

@@ -1,0 +1,44 @@
+// What a run works on, resolved from the configuration: the same on every rank but for the device.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/config.h"
+#include "data/dataset.h"
+#include "data/image_store.h"
+#include "distributed/communicator.h"
+#include "models/classifier.h"
+
+namespace sage {
+
+/// A network's training and selection see ids of the train split only; labels may be made wrong on purpose.
+struct Experiment {
+  Config config;
+  Dataset dataset;
+  std::vector<std::int64_t> labels;      ///< of the train split, as trained on
+  std::vector<std::int64_t> corrupted;   ///< ids whose label was made wrong, ascending
+  std::vector<std::int64_t> candidates;  ///< ids that may be trained on, ascending (the train split less validation)
+  std::vector<std::int64_t> validation;  ///< ids held out of the train split, ascending; may be empty
+  std::int64_t global_batch = 0;         ///< examples in one step, all ranks
+  at::Device device = at::kCPU;
+  std::unique_ptr<ImageStore> train_images, test_images;
+
+  /// Optimizer steps that one epoch over `examples` examples takes.
+  std::int64_t steps_of(std::int64_t examples) const { return (examples + global_batch - 1) / global_batch; }
+};
+
+/// Reads the data, makes labels wrong and splits validation off as the configuration says. ALL ranks: if it fails on
+/// any rank, all throw. Throws ConfigError, DataError.
+std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device device, Communicator& communicator);
+
+/// A network of `name` with fresh weights from `seed`, on the experiment's device, with synchronised batch statistics
+/// where there are several ranks and the configuration wants them. `statistics` carries those: a communicator of its
+/// own, so that they do not queue behind gradients; it must outlive the network.
+std::shared_ptr<Classifier> make_network(const Experiment& experiment, const std::string& name, std::uint64_t seed,
+                                         Communicator& statistics);
+
+/// The seed of a network that is none of the run's own (`purpose`: "proxy"), derived from the run's.
+std::uint64_t derived_seed(std::uint64_t seed, const char* purpose);
+
+}  // namespace sage

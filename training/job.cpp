@@ -1,0 +1,48 @@
+#include "training/job.h"
+
+#include <fmt/ranges.h>
+#include <torch/headeronly/version.h>
+
+#include "distributed/cuda_part.h"
+#include "distributed/process_group_communicator.h"
+
+namespace sage {
+
+DeviceMemoryHooks device_memory_hooks(at::Device device) {
+  if (!device.is_cuda()) return {};
+  const int index = device.index();
+  return {.peak_bytes = [index] { return cuda::memory(index).peak_allocated; },
+          .reset_peak = [index] { cuda::reset_peak_memory(index); },
+          .synchronize = [index] { cuda::synchronize(index); }};
+}
+
+std::map<std::string, std::string> all_versions() {
+  std::map<std::string, std::string> versions = {{"sage", fmt::format("{} ({})", SAGE_VERSION, git_revision())},
+                                                 {"libtorch", TORCH_VERSION}};
+  const LibraryVersions libraries = library_versions();
+  versions["mpi"] = libraries.mpi;
+  versions["cuda"] = libraries.cuda_runtime;
+  versions["cuda_driver"] = libraries.cuda_driver;
+  versions["nccl"] = libraries.nccl;
+  std::erase_if(versions, [](const auto& entry) { return entry.second.empty(); });
+  return versions;
+}
+
+Job::Job(Runtime& runtime_of_process, const DeviceConfig& config)
+    : runtime(runtime_of_process),
+      device(runtime.configure(config)),
+      communicator(make_communicator(runtime, device)),
+      statistics(make_communicator(runtime, device)),
+      timer(device_memory_hooks(device)) {}
+
+RunInfo Job::info(const std::vector<std::string>& command_line) const {
+  RunInfo info;
+  info.versions = all_versions();
+  info.hosts = communicator->all_gather_strings(runtime.host());
+  info.devices = communicator->all_gather_strings(device.str());
+  info.command_line = fmt::format("{}", fmt::join(command_line, " "));
+  info.start_time = now_text();
+  return info;
+}
+
+}  // namespace sage

@@ -1,0 +1,90 @@
+// The figures of a run, epoch by epoch, in metrics.json (all) and metrics.csv (one row an epoch). Both are written
+// whole at each epoch, so that they can be read at any moment and survive a crash. Rank 0 only.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "training/resources.h"
+
+namespace sage {
+
+struct Evaluation {
+  double loss = 0.0;      ///< mean over examples
+  double accuracy = 0.0;  ///< in [0, 1]
+};
+
+/// What one rank used in an epoch.
+struct RankUse {
+  int rank = 0;
+  std::map<std::string, PhaseUse, std::less<>> phases;
+  std::int64_t host_peak_bytes = 0;  ///< of the process so far
+  std::int64_t device_peak_bytes = 0;
+};
+
+struct EpochRecord {
+  std::int64_t epoch = 0;          ///< completed epochs, this one included: the first record has 1
+  std::int64_t steps = 0;          ///< optimizer steps so far
+  std::int64_t examples_seen = 0;  ///< examples back-propagated so far, over all ranks
+  double learning_rate = 0.0;      ///< of the last step
+  double seconds = 0.0;            ///< of this epoch: training, selection before it and evaluation after it
+  Evaluation train;                ///< over the batches as they were trained on (augmented, before each update)
+  std::optional<Evaluation> validation, test;
+  std::vector<RankUse> ranks;
+};
+
+/// One selection, in short; the whole is in subset_indices.
+struct SelectionSummary {
+  std::int64_t epoch = 0;  ///< completed epochs when it was made
+  std::int64_t round = 0;  ///< 1, 2, ...
+  std::string method;
+  std::int64_t candidates = 0, kept = 0;
+  double seconds = 0.0;
+  std::map<std::string, double> phase_seconds;
+  std::optional<double> relative_certificate;     ///< Delta / lambda_1
+  std::optional<double> overlap;                  ///< share of the kept that was kept before
+  std::optional<double> noise_rate;               ///< estimated share of wrong labels
+  std::optional<std::int64_t> wrong_labels_kept;  ///< kept examples whose label was made wrong; where any was
+};
+
+class Metrics {
+ public:
+  /// For files in `folder` (the run folder). Writes nothing yet.
+  explicit Metrics(std::filesystem::path folder);
+  /// Reads what an earlier part of the run left, up to and with epoch `last_epoch` and selection `last_round`; later
+  /// records belong to work that is done again and are dropped. Starts empty, without complaint, if there is no
+  /// metrics.json. Throws CheckpointError naming the file if it is damaged.
+  static Metrics resume(std::filesystem::path folder, std::int64_t last_epoch, std::int64_t last_round);
+
+  /// Adds a record and writes both files. Epochs must ascend. Throws EnvironmentError if they cannot be written.
+  void add(EpochRecord record);
+  /// Adds a record; it is written with the next epoch, or by write().
+  void add(SelectionSummary record);
+  /// Free entries of the summary and of "versions".
+  void set_summary(const std::string& key, double value) { summary_numbers_[key] = value; }
+  void set_summary(const std::string& key, const std::string& value) { summary_texts_[key] = value; }
+  void set_version(const std::string& what, const std::string& version) { versions_[what] = version; }
+  void write() const;
+
+  const std::vector<EpochRecord>& epochs() const { return epochs_; }
+  const std::vector<SelectionSummary>& selections() const { return selections_; }
+  /// Sums over the epochs recorded (a resumed run's earlier part included).
+  double total_seconds() const;
+  double selection_seconds() const;
+  /// Highest validation accuracy, or test accuracy where there is no validation; the first epoch among equals.
+  const EpochRecord* best() const;
+
+ private:
+  std::string to_json() const;
+  std::string to_csv() const;
+  std::filesystem::path folder_;
+  std::vector<EpochRecord> epochs_;
+  std::vector<SelectionSummary> selections_;
+  std::map<std::string, double> summary_numbers_;
+  std::map<std::string, std::string> summary_texts_, versions_;
+};
+
+}  // namespace sage

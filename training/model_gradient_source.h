@@ -1,0 +1,49 @@
+// Per-example gradients of a network on a data set, as selection asks for them.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "core/config.h"
+#include "data/image_store.h"
+#include "models/per_example_gradients.h"
+#include "selection/gradient_source.h"
+
+namespace sage {
+
+/// Gradients of the cross entropy of un-augmented images, the network in eval mode. Where the scope is the classifier
+/// alone, features and residuals of the examples can be kept between the passes (set_caching): F + C floats an example.
+class ModelGradientSource : public GradientSource {
+ public:
+  /// Everything must outlive this object; `labels[id]` is the label to score with.
+  ModelGradientSource(Classifier& network, const ImageStore& images, std::span<const std::int64_t> labels,
+                      const SelectionConfig& config, double label_smoothing);
+
+  std::int64_t dimension() const override { return gradients_.dimension(); }
+  std::int64_t class_count() const override { return network_.class_count(); }
+  at::Device device() const override { return images_.device(); }
+  void gradients(std::span<const std::int64_t> ids, at::Tensor rows, at::Tensor probabilities) override;
+  at::Tensor project(std::span<const std::int64_t> ids, const at::Tensor& sketch, at::Tensor squared_norms,
+                     at::Tensor probabilities) override;
+  std::int64_t cacheable_bytes_per_example() const override;
+  void set_caching(bool on) override;
+
+ private:
+  at::Tensor labels_of(std::span<const std::int64_t> ids) const;
+  /// From the cache where the same ids were asked for before, else from the network.
+  ClassifierFactors factors_of(std::span<const std::int64_t> ids);
+
+  Classifier& network_;
+  const ImageStore& images_;
+  std::span<const std::int64_t> labels_;
+  PerExampleGradients gradients_;
+  bool caching_ = false;
+  struct Kept {
+    std::vector<std::int64_t> ids;
+    ClassifierFactors factors;
+  };
+  std::unordered_map<std::int64_t, Kept> cache_;  // by first id of the batch
+};
+
+}  // namespace sage

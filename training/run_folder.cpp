@@ -1,0 +1,260 @@
+#include "training/run_folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <unordered_map>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "version_info.h"
+
+namespace sage {
+namespace {
+
+using json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+constexpr std::string_view kReadmeFirstLine = "This folder was made by one run of `sage train`.\n";
+constexpr std::string_view kReadmeRest = R"(
+config.yaml          the whole configuration of the run, defaults included; `sage train config.yaml` repeats it
+config.json          the same, with program versions, git revision, hosts, ranks, devices, start time, command line
+metrics.json         all figures: a summary, each selection, each epoch with phase seconds and peak memory per rank
+metrics.csv          one row an epoch, for spreadsheets and plots
+training.log         what the run said, with times
+checkpoints/
+  checkpoint_epoch_N.safetensors   everything needed to go on after N completed epochs: `sage train ... --resume`
+  best_model.safetensors           the weights with the best validation (or test) accuracy so far
+                       (both open in Python: safetensors.torch.load_file)
+subset_indices/
+  epoch_N_indices.json  what was selected after N completed epochs; `ids` are the training examples KEPT
+  epoch_N_scores.csv    example id, label, score and kept (1 or 0) of every training example
+tensorboard/          `tensorboard --logdir tensorboard` shows curves of training and validation
+
+Example ids count the training examples from 0 in the order of the data set's official files, those set apart for
+validation included. Accuracies are fractions between 0 and 1. A file ending in .tmp is left of an interrupted write.
+)";
+
+/// What a run makes, as patterns of paths below its folder. The ending of an interrupted write may follow.
+const std::vector<std::regex>& own_files() {
+  static const std::vector<std::regex> patterns = [] {
+    std::vector<std::regex> made;
+    for (const char* pattern :
+         {R"(README\.txt|config\.(yaml|json)|metrics\.(json|csv))", R"(checkpoints/checkpoint_epoch_\d+\.safetensors)",
+          R"(checkpoints/best_model\.safetensors)", R"(subset_indices/epoch_\d+_(indices\.json|scores\.csv))"}) {
+      made.emplace_back(fmt::format(R"(({})(\.\d+\.tmp)?)", pattern));
+    }
+    made.emplace_back(R"(training\.log)");
+    made.emplace_back(R"(tensorboard/(train|validation)/events\.out\.tfevents\..*)");
+    return made;
+  }();
+  return patterns;
+}
+
+bool is_run_folder(const fs::path& path) {
+  std::error_code error;
+  const fs::path readme = path / "README.txt";
+  if (!fs::is_regular_file(readme, error) || fs::file_size(readme, error) > (1 << 16)) return false;
+  return read_file(readme).starts_with(kReadmeFirstLine);
+}
+
+constexpr const char* kSubfolders[] = {"checkpoints", "subset_indices", "tensorboard/train", "tensorboard/validation",
+                                       "tensorboard"};
+
+void remove_own_files(const fs::path& folder) {
+  std::vector<fs::path> found;
+  const auto collect = [&](const fs::path& below) {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder / below, error)) {
+      const std::string name = (below / entry.path().filename()).generic_string();
+      const auto matches = [&](const std::regex& pattern) { return std::regex_match(name, pattern); };
+      if (!entry.is_directory(error) && std::any_of(own_files().begin(), own_files().end(), matches)) {
+        found.push_back(entry.path());
+      }
+    }
+  };
+  collect("");
+  for (const char* subfolder : kSubfolders) collect(subfolder);
+  // README.txt, by which a run folder is known, goes last: an interrupted removal can be repeated.
+  std::stable_partition(found.begin(), found.end(),
+                        [](const fs::path& path) { return path.filename() != "README.txt"; });
+  for (const fs::path& path : found) {
+    std::error_code error;
+    fs::remove(path, error);
+    if (error) throw EnvironmentError(fmt::format("{}: cannot be removed ({})", path.string(), error.message()));
+  }
+}
+
+json optional_number(const std::optional<double>& value) {
+  return value && std::isfinite(*value) ? json(*value) : json(nullptr);
+}
+
+/// One row for each candidate; checks the table against the record.
+std::unordered_map<std::int64_t, std::size_t> rows_by_id(const SubsetRecord& record, const ScoreTable& table) {
+  require(table.ids.size() == table.labels.size() && table.ids.size() == table.scores.size(),
+          "write_subset: the columns of the score table differ in length");
+  std::unordered_map<std::int64_t, std::size_t> rows;
+  rows.reserve(table.ids.size());
+  for (std::size_t row = 0; row < table.ids.size(); ++row) rows[table.ids[row]] = row;
+  for (const std::int64_t id : record.ids) {
+    if (!rows.contains(id)) throw InternalError(fmt::format("write_subset: example {} is kept but has no score", id));
+  }
+  return rows;
+}
+
+void write_scores(const fs::path& path, const SubsetRecord& record, const ScoreTable& table) {
+  write_file(path, [&](const AppendBytes& append) {
+    std::string line = "example_id,label,score,kept\n";
+    append(line.data(), line.size());
+    for (std::size_t row = 0; row < table.ids.size(); ++row) {
+      const bool kept = std::binary_search(record.ids.begin(), record.ids.end(), table.ids[row]);
+      line = fmt::format("{},{},{},{}\n", table.ids[row], table.labels[row], table.scores[row], kept ? 1 : 0);
+      append(line.data(), line.size());
+    }
+  });
+}
+
+}  // namespace
+
+double subset_overlap(std::span<const std::int64_t> ids, std::span<const std::int64_t> previous) {
+  if (ids.empty()) return 0.0;
+  const auto common = std::count_if(ids.begin(), ids.end(), [&](std::int64_t id) {
+    return std::binary_search(previous.begin(), previous.end(), id);
+  });
+  return static_cast<double>(common) / static_cast<double>(ids.size());
+}
+
+std::string git_revision() { return SAGE_GIT_REVISION; }
+
+std::string now_text() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  localtime_r(&now, &parts);
+  char text[64];
+  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S%z", &parts);
+  return text;
+}
+
+RunFolder RunFolder::open(const fs::path& path, OpenMode mode) {
+  require(!path.empty(), "RunFolder: the path is empty");
+  std::error_code ignored, error;
+  const bool exists = fs::exists(fs::symlink_status(path, ignored));
+  if (exists && !fs::is_directory(path, ignored)) {
+    throw ConfigError(fmt::format("output_dir {} is not a folder; give another one", path.string()));
+  }
+  const bool filled = exists && fs::directory_iterator(path, error) != fs::directory_iterator();
+  if (error) throw EnvironmentError(fmt::format("{}: cannot be read ({})", path.string(), error.message()));
+  if (filled && mode == OpenMode::fresh) {
+    throw ConfigError(
+        fmt::format("output_dir {} is not empty; give --resume to go on with the run in it, --overwrite to "
+                    "replace that run, or another output_dir",
+                    path.string()));
+  }
+  if (filled && mode == OpenMode::overwrite) {
+    if (!is_run_folder(path)) {
+      throw ConfigError(
+          fmt::format("--overwrite: {} does not look like a run folder of sage (no README.txt of one), so "
+                      "nothing in it is removed; give another output_dir",
+                      path.string()));
+    }
+    remove_own_files(path);
+  }
+  make_folder(path);
+  RunFolder folder(path);
+  write_file(path / "README.txt", fmt::format("{}{}", kReadmeFirstLine, kReadmeRest));
+  for (const char* subfolder : kSubfolders) {
+    if (std::string_view(subfolder).starts_with("tensorboard")) continue;  // only where event files are wanted
+    make_folder(path / subfolder);
+  }
+  return folder;
+}
+
+void RunFolder::write_config(const std::string& config_yaml, const std::string& config_json,
+                             const RunInfo& info) const {
+  json run{{"versions", info.versions},        {"git_revision", git_revision()},
+           {"ranks", info.hosts.size()},       {"hosts", info.hosts},
+           {"devices", info.devices},          {"start_time", info.start_time},
+           {"command_line", info.command_line}};
+  json config;
+  try {
+    config = json::parse(config_json);
+  } catch (const json::exception& failure) {
+    throw InternalError(fmt::format("the configuration is not valid JSON: {}", failure.what()));
+  }
+  write_file(path_ / "config.yaml", config_yaml);
+  write_file(path_ / "config.json",
+             json{{"config", config}, {"run", run}}.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+void RunFolder::write_subset(const SubsetRecord& record, const ScoreTable* scores) const {
+  require(std::adjacent_find(record.ids.begin(), record.ids.end(), std::greater_equal<>()) == record.ids.end(),
+          "write_subset: ids must ascend");
+  json text{{"epoch", record.epoch},
+            {"round", record.round},
+            {"method", record.method},
+            {"scoring", record.scoring},
+            {"keep", record.keep},
+            {"fraction", record.fraction},
+            {"candidates", record.candidates},
+            {"kept", record.ids.size()},
+            {"class_histogram", record.class_histogram},
+            {"class_names", record.class_names},
+            {"sketch_rows", record.sketch_rows},
+            {"certificate", optional_number(record.certificate)},
+            {"relative_certificate", optional_number(record.relative_certificate)},
+            {"seconds", record.seconds},
+            {"phase_seconds", record.phase_seconds},
+            {"overlap", optional_number(record.overlap)},
+            {"noise_rate", optional_number(record.noise_rate)},
+            {"wrong_labels_kept", record.wrong_labels_kept ? json(*record.wrong_labels_kept) : json(nullptr)},
+            {"wrong_labels_doubted", record.wrong_labels_doubted ? json(*record.wrong_labels_doubted) : json(nullptr)},
+            {"bytes_sent", record.bytes_sent},
+            {"without_direction", record.without_direction},
+            {"notes", record.notes},
+            {"doubtful_ids", record.doubtful_ids},
+            {"ids", record.ids}};
+  if (scores) {
+    const auto rows = rows_by_id(record, *scores);
+    json of_kept = json::array();
+    for (const std::int64_t id : record.ids) {
+      const float score = scores->scores[rows.at(id)];
+      of_kept.push_back(std::isfinite(score) ? json(score) : json(nullptr));
+    }
+    text["scores"] = of_kept;
+    text["scores_of_all"] = fmt::format("epoch_{}_scores.csv", record.epoch);
+    write_scores(subsets() / fmt::format("epoch_{}_scores.csv", record.epoch), record, *scores);
+  }
+  write_file(subsets() / fmt::format("epoch_{}_indices.json", record.epoch), text.dump() + "\n");
+}
+
+std::vector<std::int64_t> read_subset_ids(const fs::path& path) {
+  const std::string text = read_file(path);
+  try {
+    return json::parse(text).at("ids").get<std::vector<std::int64_t>>();
+  } catch (const json::exception& failure) {
+    throw DataError(
+        fmt::format("{}: expected JSON with a list `ids` of example numbers ({})", path.string(), failure.what()));
+  }
+}
+
+SelectionSummary summarize(const SubsetRecord& record) {
+  SelectionSummary summary;
+  summary.epoch = record.epoch;
+  summary.round = record.round;
+  summary.method = record.method;
+  summary.candidates = record.candidates;
+  summary.kept = static_cast<std::int64_t>(record.ids.size());
+  summary.seconds = record.seconds;
+  summary.phase_seconds = record.phase_seconds;
+  summary.relative_certificate = record.relative_certificate;
+  summary.overlap = record.overlap;
+  summary.noise_rate = record.noise_rate;
+  summary.wrong_labels_kept = record.wrong_labels_kept;
+  return summary;
+}
+
+}  // namespace sage
