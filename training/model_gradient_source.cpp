@@ -17,13 +17,35 @@ at::Tensor ModelGradientSource::labels_of(std::span<const std::int64_t> ids) con
   return to_device(values, images_.device());
 }
 
-ClassifierFactors ModelGradientSource::factors_of(std::span<const std::int64_t> ids) {
-  if (const auto found = cache_.find(ids.front());
-      found != cache_.end() && std::equal(ids.begin(), ids.end(), found->second.ids.begin(), found->second.ids.end())) {
-    return found->second.factors;
+ClassifierFactors ModelGradientSource::kept_factors(std::span<const std::int64_t> ids) const {
+  std::vector<at::Tensor> features, residuals, probabilities;
+  for (std::size_t i = 0; i < ids.size();) {
+    const auto found = places_.find(ids[i]);
+    if (found == places_.end()) return {};
+    // The run of ids that lie one behind the other is taken as one slice.
+    const Place place = found->second;
+    std::int64_t run = 1;
+    for (++i; i < ids.size(); ++i, ++run) {
+      const auto next = places_.find(ids[i]);
+      if (next == places_.end() || next->second.batch != place.batch || next->second.row != place.row + run) break;
+    }
+    const ClassifierFactors& batch = kept_[place.batch];
+    features.push_back(batch.features.narrow(0, place.row, run));
+    residuals.push_back(batch.residuals.narrow(0, place.row, run));
+    probabilities.push_back(batch.probabilities.narrow(0, place.row, run));
   }
+  return {at::cat(features), at::cat(residuals), at::cat(probabilities)};
+}
+
+ClassifierFactors ModelGradientSource::factors_of(std::span<const std::int64_t> ids) {
+  if (ClassifierFactors kept = kept_factors(ids); kept.features.defined()) return kept;
   const ClassifierFactors factors = gradients_.features_and_residuals(images_.images_of(ids), labels_of(ids));
-  if (caching_) cache_[ids.front()] = {{ids.begin(), ids.end()}, factors};
+  if (caching_) {
+    for (std::size_t row = 0; row < ids.size(); ++row) {
+      places_[ids[row]] = {kept_.size(), static_cast<std::int64_t>(row)};
+    }
+    kept_.push_back(factors);
+  }
   return factors;
 }
 
@@ -61,7 +83,9 @@ std::int64_t ModelGradientSource::cacheable_bytes_per_example() const {
 
 void ModelGradientSource::set_caching(bool on) {
   caching_ = on;
-  if (!on) cache_.clear();
+  if (on) return;
+  kept_.clear();
+  places_.clear();
 }
 
 }  // namespace sage

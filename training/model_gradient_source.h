@@ -31,19 +31,22 @@ class ModelGradientSource : public GradientSource {
 
  private:
   at::Tensor labels_of(std::span<const std::int64_t> ids) const;
-  /// From the cache where the same ids were asked for before, else from the network.
+  /// From what is kept where all of `ids` are there, else from the network.
   ClassifierFactors factors_of(std::span<const std::int64_t> ids);
+  /// Undefined tensors unless all of `ids` are kept.
+  ClassifierFactors kept_factors(std::span<const std::int64_t> ids) const;
 
   Classifier& network_;
   const ImageStore& images_;
   std::span<const std::int64_t> labels_;
   PerExampleGradients gradients_;
   bool caching_ = false;
-  struct Kept {
-    std::vector<std::int64_t> ids;
-    ClassifierFactors factors;
+  std::vector<ClassifierFactors> kept_;  // as they were computed, batch by batch
+  struct Place {
+    std::size_t batch;
+    std::int64_t row;
   };
-  std::unordered_map<std::int64_t, Kept> cache_;  // by first id of the batch
+  std::unordered_map<std::int64_t, Place> places_;  // in kept_, by id: the passes may cut batches differently
 };
 
 }  // namespace sage
