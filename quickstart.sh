@@ -4,6 +4,12 @@
 # shellcheck source=tools/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/tools/common.sh"
 
+for argument in "$@"; do
+  case $argument in
+    --fresh | --seeds | --ranks | --methods | --labels | --help | -h | *=*) ;;
+    -*) give_up "Unknown option $argument. ./quickstart.sh --help shows the options." ;;
+  esac
+done
 case ${1:-} in
   -h | --help)
     cat <<'TEXT'

@@ -9,12 +9,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/tools/common.sh"
 source "$project/tools/setup.sh"
 source "$project/tools/build.sh"
 
+if [ $# -gt 0 ]; then give_up "test.sh takes no arguments: it sets up, builds and runs all tests."; fi
+set_up
 unpack_beside=$project/../shared/data/unpack.sh
-if [ -z "${SAGE_DATA_DIR:-}" ] && [ -x "$unpack_beside" ]; then
+if [ "$SAGE_DATA_DIR" = "$SAGE_CACHE/data" ] && [ -x "$unpack_beside" ]; then
   step "unpacking the real data beside the checkout into $SAGE_CACHE/data" "$log_folder/unpack.log"
   "$unpack_beside" "$SAGE_CACHE/data" >"$log_folder/unpack.log" 2>&1
 fi
-set_up
 
 step "looking for real data in $SAGE_DATA_DIR"
 for name in digits fashion-mnist cifar-10-batches-bin cifar-100-subset; do

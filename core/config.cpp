@@ -141,7 +141,6 @@ void check_together(const Config& c) {
   demand((s.shards & (s.shards - 1)) == 0, fmt::format("selection.shards is {}, expected a power of two", s.shards));
   demand(s.scorer != "proxy" || s.proxy.steps > 0,
          "selection.scorer is proxy, but selection.proxy.steps is 0: say how long the proxy trains");
-  demand(s.sketch.size == 0 || s.sketch.size <= 1 << 16, "selection.sketch.size is above 65536");
   demand(!s.gradient.scope.empty(), "selection.gradient.scope is empty: expected classifier, full or name patterns");
   for (const auto& scope : s.gradient.scope) {
     demand(s.gradient.scope.size() == 1 || (scope != "classifier" && scope != "full"),

@@ -142,7 +142,7 @@ void add_general(Table& t, Config& c) {
   t.choice("device.type", c.device.type, {"auto", "cpu", "cuda"},
            "where to compute; auto: cuda where there is a GPU. `device: cuda` is short for it");
   t.flag("device.allow_sharing", c.device.allow_sharing, "let several ranks use one GPU (NCCL >= 2.30)");
-  t.integer("device.threads", c.device.threads, at_least(0), "threads",
+  t.integer("device.threads", c.device.threads, {0, 1024}, "threads",
             "compute threads of a rank; 0: cores of the node / ranks on it");
 }
 
@@ -172,10 +172,10 @@ void add_model(Table& t, ModelConfig& c) {
 }
 
 void add_training(Table& t, TrainingConfig& c) {
-  t.integer("training.epochs", c.epochs, at_least(1), "epochs", "passes over the examples that are trained on");
-  t.integer("training.steps", c.steps, at_least(0), "steps", "above 0: train for so many steps, whatever epochs says");
-  t.integer("training.batch_size", c.batch_size, at_least(1), "examples", "global batch, split over the ranks");
-  t.integer("training.batch_size_per_rank", c.batch_size_per_rank, at_least(0), "examples",
+  t.integer("training.epochs", c.epochs, {1, 1e6}, "epochs", "passes over the examples that are trained on");
+  t.integer("training.steps", c.steps, {0, 1e8}, "steps", "above 0: train for so many steps, whatever epochs says");
+  t.integer("training.batch_size", c.batch_size, {1, 1e9}, "examples", "global batch, split over the ranks");
+  t.integer("training.batch_size_per_rank", c.batch_size_per_rank, {0, 1e8}, "examples",
             "above 0: the global batch is this times the number of ranks");
   t.choice("training.optimizer", c.optimizer, {"sgd", "adam", "adamw"}, "optimizer");
   t.number("training.lr", c.lr, above(0), "", "learning rate after warm-up");
@@ -190,7 +190,7 @@ void add_training(Table& t, TrainingConfig& c) {
   t.number("training.lr_warmup_epochs", c.lr_warmup_epochs, at_least(0), "epochs",
            "linear warm-up of the learning rate");
   t.number("training.min_lr", c.min_lr, at_least(0), "", "where cosine ends");
-  t.integer("training.step_size", c.step_size, at_least(1), "epochs", "step: epochs between two decays");
+  t.integer("training.step_size", c.step_size, {1, 1e6}, "epochs", "step: epochs between two decays");
   t.integers("training.milestones", c.milestones, at_least(1), "epochs", "multistep: when to decay");
   t.number("training.gamma", c.gamma, {.low = 0, .high = 1, .above_low = true}, "",
            "step, multistep: factor of a decay");
@@ -200,7 +200,7 @@ void add_training(Table& t, TrainingConfig& c) {
   t.flag("training.channels_last", c.channels_last, "memory order that convolutions prefer");
   t.choice("training.non_finite", c.non_finite, {"stop", "skip"}, "what a loss that is not finite does to the step");
   t.flag("training.reinitialize_after_selection", c.reinitialize_after_selection,
-         "start from fresh weights after a selection, so that no method profits from a warm-up");
+         "start from fresh weights after the first selection, so that no method profits from a warm-up");
   t.integer("training.evaluate_interval", c.evaluate_interval, at_least(1), "epochs", "epochs between evaluations");
   t.integer("training.bucket_mib", c.bucket_mib, {1, 1024}, "MiB", "gradients that are reduced together");
 }
@@ -220,26 +220,26 @@ void add_selection(Table& t, SelectionConfig& c) {
            "filter: auto cuts nothing where the estimated part of wrong labels is below this");
   t.choice("selection.sketch.method", c.sketch.method, {"fd", "random_projection"},
            "Frequent Directions or a Gaussian random projection");
-  t.integer_or_auto("selection.sketch.size", c.sketch.size, at_least(2), "rows",
+  t.integer_or_auto("selection.sketch.size", c.sketch.size, {2, 65536}, "rows",
                     "rows of the sketch (ell); auto: grows until the certificate is below sketch.epsilon");
-  t.number("selection.sketch.buffer", c.sketch.buffer, {1.5, 4}, "x size",
+  t.number("selection.sketch.buffer", c.sketch.buffer, {2, 4}, "x size",
            "rows of the sketch's buffer: more is more accurate and takes more memory");
   t.number("selection.sketch.epsilon", c.sketch.epsilon, {.low = 0, .high = 1, .above_low = true}, "",
            "auto: largest error bound, as part of the squared norm of all gradients");
-  t.integer("selection.sketch.max_size", c.sketch.max_size, at_least(2), "rows", "auto: never more rows than this");
+  t.integer("selection.sketch.max_size", c.sketch.max_size, {2, 65536}, "rows", "auto: never more rows than this");
   t.texts("selection.gradient.scope", c.gradient.scope,
           "whose gradients: classifier (last layer), full, or patterns of parameter names");
-  t.integer("selection.gradient.chunk_size", c.gradient.chunk_size, at_least(1), "examples",
+  t.integer("selection.gradient.chunk_size", c.gradient.chunk_size, {1, 1e6}, "examples",
             "examples whose gradients are computed together");
-  t.integer("selection.batch_size", c.batch_size, at_least(1), "examples", "examples in a forward pass of selection");
+  t.integer("selection.batch_size", c.batch_size, {1, 1e6}, "examples", "examples in a forward pass of selection");
   t.choice("selection.mode", c.mode, {"iterative", "single", "none"},
            "select again every refresh_epochs, select once, or train on everything");
   t.flag("selection.no_warmup", c.no_warmup, "select before the first epoch");
-  t.integer("selection.warmup_epochs", c.warmup_epochs, at_least(0), "epochs", "epochs on all data before selecting");
-  t.integer("selection.refresh_epochs", c.refresh_epochs, at_least(1), "epochs", "epochs between selections");
+  t.integer("selection.warmup_epochs", c.warmup_epochs, {0, 1e6}, "epochs", "epochs on all data before selecting");
+  t.integer("selection.refresh_epochs", c.refresh_epochs, {1, 1e6}, "epochs", "epochs between selections");
   t.choice("selection.scores", c.scores, {"auto", "cached", "recomputed"},
            "keep projected gradients between the passes, or compute them again in constant memory");
-  t.integer("selection.memory_limit_mib", c.memory_limit_mib, at_least(1), "MiB",
+  t.integer("selection.memory_limit_mib", c.memory_limit_mib, {1, 1e9}, "MiB",
             "auto: cached where what is kept per rank stays below this");
   t.integer("selection.shards", c.shards, {0, 65536}, "shards",
             "logical shards that are sketched apart (a power of two); 0: from the number of examples and the sketch "
@@ -248,7 +248,7 @@ void add_selection(Table& t, SelectionConfig& c) {
   t.choice("selection.scorer", c.scorer, {"current", "proxy"},
            "which network scores: the one in training, or one trained on all data for proxy.steps");
   t.text("selection.proxy.model", c.proxy.model, "proxy: its network; empty: the same as model.name");
-  t.integer("selection.proxy.steps", c.proxy.steps, at_least(0), "steps", "proxy: training steps on all data");
+  t.integer("selection.proxy.steps", c.proxy.steps, {0, 1e8}, "steps", "proxy: training steps on all data");
 }
 
 void add_output(Table& t, OutputConfig& c) {

@@ -78,6 +78,13 @@ void sage_cuda_device_name(int device, char* text, int capacity) {
   text[length] = '\0';
 }
 
+void sage_cuda_device_uuid(int device, unsigned char* uuid) {
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  static_assert(sizeof(properties.uuid) == 16);
+  std::memcpy(uuid, &properties.uuid, sizeof(properties.uuid));
+}
+
 int sage_cuda_runtime_version() {
   int version = 0;
   check(cudaRuntimeGetVersion(&version), "cudaRuntimeGetVersion");

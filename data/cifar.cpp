@@ -55,7 +55,7 @@ void read_records(const SourceFile& source, const RecordLayout& layout, bool all
   if (count < source.records && !allow_partial) {
     throw DataError(
         fmt::format("{}: {} records, expected {}; to train on such a part of the data set, set "
-                    "data.allow_partial=true",
+                    "data.allow_partial=true (`sage data`: --allow-partial)",
                     file, count, source.records));
   }
 }

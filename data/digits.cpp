@@ -68,7 +68,7 @@ Dataset read_digits(const std::filesystem::path& folder, const ReadOptions& opti
   if (record > row_count || (record < row_count && !options.allow_partial) || train.empty()) {
     throw DataError(fmt::format("{}: {} records, expected {}{}", file, record, row_count,
                                 record < row_count ? "; to train on such a part of the data set, set "
-                                                     "data.allow_partial=true"
+                                                     "data.allow_partial=true (`sage data`: --allow-partial)"
                                                    : ""));
   }
   Dataset dataset;

@@ -31,7 +31,7 @@ std::vector<OfficialFile> idx_files(const char* train_images, const char* train_
   throw DataError(fmt::format(
       "data set `{}` could not be fetched: {}. Without a network, get {} elsewhere{} and {} {}; or run `sage data "
       "fetch "
-      "{}` with a base URL such as file:///folder/that/holds/them",
+      "{}` with --url and a base such as file:///folder/that/holds/them",
       name, reason, files, source.base_url.empty() ? "" : fmt::format(" (published at {})", source.base_url),
       source.archive ? "unpack it so that its files lie in" : "put them into", destination.string(), name));
 }
@@ -70,8 +70,11 @@ void unpack_dataset(const DatasetFormat& format, const std::filesystem::path& ar
       throw DataError(fmt::format("{}: the archive does not hold the data set's files", archive.string()));
     }
     write_checksums(*found);
-    std::filesystem::remove_all(destination);  // what is there lacks files
-    std::filesystem::rename(*found, destination);
+    // What is there lacks files of the data set; anything else in it stays.
+    make_folder(destination);
+    for (const auto& entry : std::filesystem::directory_iterator(*found)) {
+      std::filesystem::rename(entry.path(), destination / entry.path().filename());
+    }
   } catch (...) {
     std::error_code ignored;
     std::filesystem::remove_all(aside, ignored);

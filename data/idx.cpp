@@ -41,7 +41,7 @@ std::int64_t read_count(ByteReader& reader, std::int64_t expected, bool allow_pa
   if (count < expected && !allow_partial) {
     throw DataError(
         fmt::format("{}: {} records, expected {}; to train on such a part of the data set, set "
-                    "data.allow_partial=true",
+                    "data.allow_partial=true (`sage data`: --allow-partial)",
                     reader.path().string(), count, expected));
   }
   return count;

@@ -65,6 +65,10 @@ int status_of(const std::exception_ptr& failure) {
     return static_cast<int>(error.status());
   } catch (const PeerFailed& peer) {
     return peer.status();
+  } catch (const c10::OutOfMemoryError&) {
+    return static_cast<int>(ExitStatus::environment);
+  } catch (const c10::DistError&) {
+    return static_cast<int>(ExitStatus::communication);
   } catch (...) {
     return static_cast<int>(ExitStatus::internal);
   }

@@ -21,6 +21,8 @@ void sage_cuda_reset_peak_memory(int device);
 void sage_cuda_synchronize(int device);
 /// Writes the device's name, ended by 0, into `text` of `capacity` bytes.
 void sage_cuda_device_name(int device, char* text, int capacity);
+/// Writes the 16 bytes of the device's UUID.
+void sage_cuda_device_uuid(int device, unsigned char* uuid);
 int sage_cuda_runtime_version();
 int sage_cuda_driver_version();
 int sage_nccl_version();

@@ -27,6 +27,12 @@ std::string device_name(int device) {
   return text;
 }
 
+DeviceUuid device_uuid(int device) {
+  DeviceUuid uuid{};
+  SAGE_EXPORTED(sage_cuda_device_uuid)(device, uuid.data());
+  return uuid;
+}
+
 Memory memory(int device) {
   Memory memory;
   SAGE_EXPORTED(sage_cuda_memory)(device, &memory.peak_allocated, &memory.peak_reserved, &memory.total);

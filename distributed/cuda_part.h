@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "distributed/device_choice.h"
+
 namespace sage::cuda {
 
 /// Visible devices; 0 without any.
@@ -11,6 +13,7 @@ int device_count();
 /// Makes `device` the current one of the calling thread.
 void set_device(int device);
 std::string device_name(int device);
+DeviceUuid device_uuid(int device);
 /// Waits until all work queued on the device is done.
 void synchronize(int device);
 

@@ -70,6 +70,10 @@ DataParallel::DataParallel(std::vector<at::Tensor> parameters, std::vector<at::T
 
 DataParallel::~DataParallel() = default;
 
+void DataParallel::broadcast_buffers() {
+  if (communicator_.size() > 1 && !buffers_.empty()) broadcast_tensors(buffers_, communicator_);
+}
+
 void DataParallel::broadcast_state() {
   if (communicator_.size() == 1) return;
   broadcast_tensors(parameters_, communicator_);

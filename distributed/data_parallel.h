@@ -45,6 +45,10 @@ class DataParallel {
   /// ALL ranks, after backward: all reductions are complete, or an error is thrown.
   void finish_step();
 
+  /// ALL ranks: gives rank 0's buffers to all. Without synchronised batch statistics each rank has running statistics
+  /// of its own; call it before they are used or saved, so that all ranks mean the same network.
+  void broadcast_buffers();
+
   /// ALL ranks: gives rank 0's parameters and buffers to all, as the constructor does (after loading a checkpoint).
   void broadcast_state();
 

@@ -429,7 +429,10 @@ class MpiBackend : public c10d::Backend {
         }
         job.requests.clear();
       }
-      if (job.post(job.requests)) return Progress::some;
+      if (job.post(job.requests)) {
+        job.deadline = Clock::now() + options_.deadline;  // for each piece: a large transfer may take its time
+        return Progress::some;
+      }
       if (job.finish) job.finish();
       job.work->complete(nullptr);
     } catch (...) {

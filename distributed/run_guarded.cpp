@@ -50,6 +50,12 @@ Outcome run(const std::function<int()>& action) {
     return {std::max(1, peer.status()), "", true};
   } catch (const std::bad_alloc&) {
     return {static_cast<int>(ExitStatus::environment), "error: out of memory", false};
+  } catch (const c10::OutOfMemoryError& error) {
+    return {static_cast<int>(ExitStatus::environment),
+            fmt::format("error: out of GPU memory: {}", error.what_without_backtrace()), false};
+  } catch (const c10::DistError& error) {
+    return {static_cast<int>(ExitStatus::communication), fmt::format("error: {}", error.what_without_backtrace()),
+            false};
   } catch (const c10::Error& error) {
     return {internal, fmt::format("internal error in LibTorch: {}", error.what_without_backtrace()), false};
   } catch (const std::exception& error) {

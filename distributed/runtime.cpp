@@ -5,6 +5,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -64,13 +65,13 @@ Runtime::Runtime() {
   int started = 0;
   MPI_Initialized(&started);
   require(started == 0, "MPI is started already: there may be one Runtime per process");
-  // The backend's worker thread and the main thread may both be inside MPI, for a moment, at the end of a failed run.
+  // Every communicator has a worker thread, and several may be inside MPI at once.
   int level = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
-  if (level < MPI_THREAD_SERIALIZED) {
+  if (level < MPI_THREAD_MULTIPLE) {
     MPI_Finalize();
     throw EnvironmentError(
-        "this MPI library gives no thread support (MPI_THREAD_SERIALIZED is needed): use one built with threads");
+        "this MPI library gives too little thread support (MPI_THREAD_MULTIPLE is needed): use one built with it");
   }
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
@@ -137,6 +138,35 @@ void Runtime::set_threads(std::int64_t requested) {
   if (at::get_num_interop_threads() != 1) at::set_num_interop_threads(1);
 }
 
+std::vector<std::vector<DeviceUuid>> Runtime::devices_of_node(int devices) const {
+  const auto ranks = static_cast<std::size_t>(local_size_);
+  std::vector<int> counts(ranks);
+  check_mpi(MPI_Allgather(&devices, 1, MPI_INT, counts.data(), 1, MPI_INT, node_), "MPI_Allgather");
+  const auto most = static_cast<std::size_t>(*std::max_element(counts.begin(), counts.end()));
+  std::vector<DeviceUuid> mine(most), all(most * ranks);
+  for (int device = 0; device < devices; ++device) {
+    mine[static_cast<std::size_t>(device)] = cuda::device_uuid(device);
+  }
+  const int bytes = static_cast<int>(most * sizeof(DeviceUuid));
+  check_mpi(MPI_Allgather(mine.data(), bytes, MPI_BYTE, all.data(), bytes, MPI_BYTE, node_), "MPI_Allgather");
+  std::vector<std::vector<DeviceUuid>> visible;
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    const auto first = all.begin() + static_cast<std::ptrdiff_t>(rank * most);
+    visible.emplace_back(first, first + counts[rank]);
+  }
+  return visible;
+}
+
+void Runtime::refuse_together(const std::string& problem) const {
+  int first = problem.empty() ? size_ : rank_;
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "MPI_Allreduce");
+  if (first == size_) return;
+  std::array<char, 1024> text{};
+  if (rank_ == first) problem.copy(text.data(), text.size() - 1);
+  check_mpi(MPI_Bcast(text.data(), static_cast<int>(text.size()), MPI_CHAR, first, MPI_COMM_WORLD), "MPI_Bcast");
+  throw EnvironmentError(text.data());
+}
+
 at::Device Runtime::configure(const DeviceConfig& config) {
   set_threads(config.threads);
   if (config.type == "cpu") return at::Device(at::kCPU);
@@ -155,30 +185,31 @@ at::Device Runtime::configure(const DeviceConfig& config) {
   check_mpi(MPI_Allreduce(&devices, &fewest, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "MPI_Allreduce");
   if (fewest == 0) {
     if (config.type == "auto") return at::Device(at::kCPU);
-    if (devices > 0) reason = "another node of this job has no CUDA device";
-    throw EnvironmentError(fmt::format("device.type is cuda, but {}; use device.type=cpu or auto", reason));
+    refuse_together(devices > 0 ? ""
+                                : fmt::format("device.type is cuda, but on host {}: {}; use device.type=cpu or auto",
+                                              host_, reason));
   }
 
-  const bool shared = local_size_ > devices;
-  int shared_somewhere = shared ? 1 : 0;
+  const DeviceChoice choice = choose_devices(devices_of_node(devices));
+  refuse_together(!choice.shared || config.allow_sharing
+                      ? ""
+                      : fmt::format("{} ranks on host {} for {} CUDA device(s): start at most {} rank(s) per node, or "
+                                    "set device.allow_sharing=true (NCCL 2.30 or later)",
+                                    local_size_, host_, choice.devices, choice.devices));
+  int shared_somewhere = choice.shared ? 1 : 0;
   check_mpi(MPI_Allreduce(MPI_IN_PLACE, &shared_somewhere, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD), "MPI_Allreduce");
-  if (shared && !config.allow_sharing) {
-    throw EnvironmentError(
-        fmt::format("{} ranks on host {} for {} CUDA device(s): start at most {} rank(s) per node, or set "
-                    "device.allow_sharing=true (NCCL 2.30 or later)",
-                    local_size_, host_, devices, devices));
-  }
   if (shared_somewhere != 0 && size_ > 1) {
-    if (!config.allow_sharing) throw EnvironmentError("another node of this job has more ranks than CUDA devices");
     const int nccl = cuda::nccl_version();
-    if (nccl < nccl_that_shares_devices) {
-      throw EnvironmentError(fmt::format(
-          "several ranks on one CUDA device (device.allow_sharing) need NCCL 2.30 or later; this is NCCL {}",
-          nccl_version_text(nccl)));
-    }
+    refuse_together(nccl >= nccl_that_shares_devices
+                        ? ""
+                        : fmt::format("several ranks on one CUDA device (device.allow_sharing) need NCCL 2.30 or "
+                                      "later; this is NCCL {}",
+                                      nccl_version_text(nccl)));
     setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", 1);
   }
-  const int device = local_rank_ % devices;  // only with sharing is this another number than local_rank_
+  // Gradients and batch statistics have a communicator each: NCCL is to launch both in the order of the calls.
+  setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
+  const int device = choice.of_rank[static_cast<std::size_t>(local_rank_)];
   cuda::set_device(device);
   return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device));
 }

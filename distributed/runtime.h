@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/config.h"
+#include "distributed/device_choice.h"
 #include "distributed/mpi_api.h"
 
 namespace sage {
@@ -60,6 +62,10 @@ class Runtime {
   const std::shared_ptr<std::atomic<bool>>& abandoned() const { return abandoned_; }
 
  private:
+  /// ALL ranks of the node: what each of them sees, `devices` of them here.
+  std::vector<std::vector<DeviceUuid>> devices_of_node(int devices) const;
+  /// ALL ranks: the lowest rank with a problem (not empty) speaks for all, so that one message is printed.
+  void refuse_together(const std::string& problem) const;
   void set_threads(std::int64_t requested);
   int share_of_cores() const;
 

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addcmul.h>
+#include <ATen/ops/argsort.h>
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/batch_norm_backward_elemt.h>
 #include <ATen/ops/batch_norm_backward_reduce.h>
@@ -12,8 +13,10 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/native_batch_norm.h>
 #include <ATen/ops/native_batch_norm_backward.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -178,13 +181,15 @@ class CudaFunction : public torch::autograd::Function<CudaFunction> {
       mine = at::cat({mean, inverse, at::full({1}, static_cast<double>(count), mean.options())});
     } else {
       const auto type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-      mine = at::zeros({2 * channels + 1}, input.options().dtype(type));
+      mine = at::ones({2 * channels + 1}, input.options().dtype(type));  // finite: the kernel multiplies by the count
+      mine.narrow(0, 2 * channels, 1).zero_();
     }
-    const at::Tensor all = gather_statistics(mine, *communicator);
+    at::Tensor all = gather_statistics(mine, *communicator);
+    // Ranks with examples first: the kernel divides by the count so far.
+    all = all.index_select(0, at::argsort(all.select(1, 2 * channels), /*stable=*/true, 0, /*descending=*/true));
     const at::Tensor means = all.narrow(1, 0, channels).contiguous(),
                      inverses = all.narrow(1, channels, channels).contiguous(),
                      counts = all.narrow(1, 2 * channels, 1).reshape({-1});
-    // A rank without examples has weight 0 there, whatever its other figures.
     auto [mean, inverse] = at::batch_norm_gather_stats_with_counts(input, means, inverses, running_mean, running_var,
                                                                    momentum, eps, counts);
     context->saved_data["communicator"] = reinterpret_cast<std::int64_t>(communicator);

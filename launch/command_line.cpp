@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 
 #include "core/config.h"
 #include "core/error.h"
@@ -14,7 +15,8 @@ namespace {
 
 /// `train CONFIG.yaml a.b=1` and `train a.b=1`: a first argument with a `=` is an override already.
 ConfigSource to_source(const std::vector<std::string>& arguments) {
-  const bool has_file = !arguments.empty() && arguments.front().find('=') == std::string::npos;
+  const bool has_file = !arguments.empty() && (arguments.front().find('=') == std::string::npos ||
+                                               std::filesystem::is_regular_file(arguments.front()));
   if (!has_file) return {"", arguments};
   return {arguments.front(), {arguments.begin() + 1, arguments.end()}};
 }
@@ -72,7 +74,7 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
                                            : fetch ? "download the official files, with checksums"
                                                    : "sizes, classes, mean and deviation");
     command->add_option("name", data.name, "data set, for example cifar10")->required();
-    command->add_option("--path", data.path, "its folder, or the folder above it");
+    command->add_option("--path", data.path, fetch ? "where its folder is made" : "its folder, or the folder above it");
     command->add_option("--labels", data.labels, "cifar100: fine or coarse");
     command->add_flag("--allow-partial", data.allow_partial, "accept fewer records than the official files hold");
     if (fetch) command->add_option("--url", data.url, "mirror to download from (file:// works)");
@@ -105,7 +107,8 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
   }
   if (*evaluate_command) return evaluate_command_main(runtime, checkpoint, evaluate_overrides);
   if (*data_command) {
-    return runtime.rank() == 0 ? run_data_command(data_command->get_subcommands().front()->get_name(), data) : 0;
+    if (runtime.size() > 1) throw ConfigError("`sage data` works alone: start it without mpirun or srun");
+    return run_data_command(data_command->get_subcommands().front()->get_name(), data);
   }
   if (*config_show && runtime.rank() == 0) fmt::print("{}", to_yaml(to_source(arguments).load()));
   if (*config_list && runtime.rank() == 0) show_keys();

@@ -24,6 +24,7 @@ TEXT
 ranks=2 seeds=3 methods=top,filter,random,all kinds=clean,wrong20 repeat_all=false positional=() settings=()
 while [ $# -gt 0 ]; do
   case $1 in
+    --ranks | --seeds | --methods | --labels) [ -n "${2:-}" ] || give_up "$1 wants a value. launch/compare.sh --help shows which." ;;&
     --ranks) ranks=${2:-} && shift ;;
     --seeds) seeds=${2:-} && shift ;;
     --methods) methods=${2:-} && shift ;;

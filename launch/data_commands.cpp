@@ -12,8 +12,11 @@ namespace sage {
 
 int run_data_command(const std::string& verb, const DataArguments& arguments) {
   if (verb == "fetch") {
-    const std::filesystem::path folder =
+    std::filesystem::path folder =
         arguments.path.empty() ? default_data_folder() : std::filesystem::path(arguments.path);
+    for (const auto& own : dataset_format(arguments.name).folder_names) {  // the data set's own folder was meant
+      if (folder.filename() == own) folder = folder.parent_path();
+    }
     fmt::print("{}\n", fetch_dataset(arguments.name, folder, arguments.url).string());
     return 0;
   }

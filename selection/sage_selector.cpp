@@ -151,6 +151,7 @@ class SageSelector {
       result_.certificate = Certificate{};
       result_.certificate->sketch = "random projection";
       result_.certificate->size = result_.certificate->rows = size;
+      result_.certificate->shards = plan_.shard_count();
       return random_projection(request_.seed, size, source_.dimension(), source_.device());
     }
 

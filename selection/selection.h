@@ -26,10 +26,11 @@ struct SelectionRequest {
 
 /// What is known of the sketch that scored the examples.
 struct Certificate {
-  std::string sketch;           ///< "frequent directions", "exact covariance" or "random projection"
-  bool exact = false;           ///< nothing was lost: error_bound is 0
-  double error_bound = 0.0;     ///< Delta: 0 <= ||A x||^2 - ||S x||^2 <= Delta for every unit vector x
-  double relative_error = 0.0;  ///< Delta / largest eigenvalue of S^T S
+  std::string sketch;  ///< "frequent directions", "exact covariance" or "random projection"
+  bool exact = false;  ///< nothing was lost: error_bound is 0
+  /// Delta: 0 <= ||A x||^2 - ||S x||^2 <= Delta for every unit vector x. None for a random projection: it has no bound.
+  std::optional<double> error_bound;
+  std::optional<double> relative_error;  ///< Delta / largest eigenvalue of S^T S
   double largest_eigenvalue = 0.0;
   double squared_norm = 0.0;  ///< ||A||_F^2, the sum of all squared gradient norms
   std::int64_t size = 0;      ///< ell

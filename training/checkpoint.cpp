@@ -209,6 +209,26 @@ void check_checkpoint_fits(const TrainingState& state, const fs::path& path, con
   }
 }
 
+void check_same_course(const TrainingState& state, const fs::path& path, const Config& config,
+                       std::int64_t global_batch) {
+  const Config there = parse_config(state.config_json, path.string(), {});
+  std::vector<std::string> differences;
+  const auto compare = [&](const char* key, const auto& in_file, const auto& here) {
+    if (in_file != here) differences.push_back(fmt::format("{} is {} there and {} here", key, in_file, here));
+  };
+  compare("seed", there.seed, config.seed);
+  compare("the global batch size", state.global_batch, global_batch);
+  compare("data.labels", there.data.labels, config.data.labels);
+  compare("data.validation_fraction", there.data.validation_fraction, config.data.validation_fraction);
+  compare("data.corrupt_labels", there.data.corrupt_labels, config.data.corrupt_labels);
+  compare("data.corrupt_kind", there.data.corrupt_kind, config.data.corrupt_kind);
+  if (differences.empty()) return;
+  throw CheckpointError(
+      fmt::format("{} cannot go on: {}. A run resumes on the same examples in the same order; give the "
+                  "values it was made with, or start a new run",
+                  path.string(), fmt::join(differences, ", ")));
+}
+
 void load_tensors(std::span<const NamedTensor> destination, std::span<const NamedTensor> source,
                   const std::string& what) {
   std::map<std::string, const at::Tensor*> given;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/config.h"
 #include "core/named_tensor.h"
 
 namespace sage {
@@ -50,6 +51,12 @@ TrainingState read_checkpoint(const std::filesystem::path& path);
 /// run.
 void check_checkpoint_fits(const TrainingState& state, const std::filesystem::path& path, const std::string& model,
                            const std::string& dataset, std::int64_t class_count);
+
+/// Throws CheckpointError naming every difference in what decides which examples are trained on, and in which order:
+/// the seed, the global batch, and the keys of data.* that split or change the labels. For resuming; anything else
+/// (rates, lengths, output) may change.
+void check_same_course(const TrainingState& state, const std::filesystem::path& path, const Config& config,
+                       std::int64_t global_batch);
 
 /// Copies `source` into the tensors of the same names (any device and layout). Throws CheckpointError, having changed
 /// nothing, unless both hold the same names with the same shapes and types; `what` says what is being loaded.

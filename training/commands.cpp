@@ -10,7 +10,9 @@
 #include "training/evaluation.h"
 #include "training/experiment.h"
 #include "training/job.h"
+#include "training/optimizer.h"
 #include "training/plan.h"
+#include "training/selection_schedule.h"
 #include "training/trainer.h"
 
 namespace sage {
@@ -26,6 +28,27 @@ std::filesystem::path default_run_folder(const Config& config) {
 std::filesystem::path run_folder_of(const std::filesystem::path& checkpoint) {
   const auto folder = std::filesystem::absolute(checkpoint).parent_path();
   return folder.filename() == "checkpoints" ? folder.parent_path() : folder;
+}
+
+/// ALL ranks. A launcher can start ranks with different arguments or files; what they would do together has no meaning.
+void expect_one_configuration(const Job& job, const Config& config) {
+  const auto all = job.communicator->all_gather_strings(to_yaml(config));
+  for (std::size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] != all[0]) {
+      throw ConfigError(fmt::format(
+          "rank {} was started with another configuration than rank 0: give all ranks the same file and arguments",
+          rank));
+    }
+  }
+}
+
+/// Everything that a resume can be refused for, before anything is written. `network` is overwritten.
+void check_resume(const ResumePoint& resume, const Experiment& experiment, Classifier& network) {
+  const Config& config = experiment.config;
+  check_checkpoint_fits(resume.state, resume.path, config.model.name, config.data.name, experiment.dataset.class_count);
+  check_same_course(resume.state, resume.path, config, experiment.global_batch);
+  load_state(network, resume.state.model_state);
+  make_optimizer(network.named_parameters(), config.training)->load_state(resume.state.optimizer_state);
 }
 
 /// Rank 0 opens the folder and its log; ALL ranks throw if it fails.
@@ -66,14 +89,18 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
   if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string();
 
   Job job(runtime, config.device);
+  expect_one_configuration(job, config);
   warn_of_fallbacks(config, job.device);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);
-  if (resume) {
-    check_checkpoint_fits(resume->state, resume->path, config.model.name, config.data.name,
-                          experiment->dataset.class_count);
-  }
   const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);
   const Plan plan = make_plan(*experiment, *network, runtime.rank(), runtime.size());
+  if (selects_at_all(config.selection) && plan.selection_epochs.empty()) {
+    log::warning(
+        "the run ends before the first selection (selection.warmup_epochs is {}): it trains on all data; shorten the "
+        "warm-up or set selection.no_warmup=true",
+        config.selection.warmup_epochs);
+  }
+  if (resume) job.communicator->all_or_none([&] { check_resume(*resume, *experiment, *network); });
   if (options.dry_run) {
     if (job.is_lead()) fmt::print("{}", to_string(plan, *experiment, runtime.size()));
     return 0;
@@ -83,6 +110,11 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
   log::info("{}", to_string(plan, *experiment, runtime.size()));
   if (resume) {
     for (const auto& note : resume->notes) log::info("{}", note);
+    if (folder) {
+      for (const auto& path : folder->set_aside_after(resume->state.epoch)) {
+        log::info("{} belongs to epochs that are done again: renamed to end in .abandoned", path.string());
+      }
+    }
     log::info("resuming from {} after epoch {}", resume->path.string(), resume->state.epoch);
   }
   Trainer trainer(*experiment, job, folder ? &*folder : nullptr, resume ? &resume->state : nullptr);
@@ -94,9 +126,12 @@ int select_command_main(Runtime& runtime, const ConfigSource& source, const Sele
   Config config = source.load();
   if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string() + "_select";
   Job job(runtime, config.device);
+  expect_one_configuration(job, config);
   warn_of_fallbacks(config, job.device);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);
   const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);
+  make_plan(*experiment, *network, runtime.rank(),
+            runtime.size());  // refuses what cannot be done before a folder is made
   std::int64_t epoch = 0;
   if (!options.checkpoint.empty()) {
     job.communicator->all_or_none([&] {
@@ -135,6 +170,7 @@ int evaluate_command_main(Runtime& runtime, const std::string& checkpoint, const
   const TrainingState state = read_checkpoint(path);
   const Config config = parse_config(state.config_json, path.string(), overrides);
   Job job(runtime, config.device);
+  expect_one_configuration(job, config);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);
   check_checkpoint_fits(state, path, config.model.name, config.data.name, experiment->dataset.class_count);
   const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);

@@ -1,5 +1,6 @@
 #include "training/job.h"
 
+#include <ATen/Context.h>
 #include <fmt/ranges.h>
 #include <torch/headeronly/version.h>
 
@@ -28,10 +29,24 @@ std::map<std::string, std::string> all_versions() {
   return versions;
 }
 
+namespace {
+
+/// On a GPU: float32 means float32 (LibTorch's default for convolutions there is TF32, with 10 bits), and cuDNN takes
+/// deterministic algorithms: so that ranks agree with one rank, and a repeat or a resume gives the same bits.
+at::Device ieee_arithmetic(at::Device device) {
+  if (device.is_cuda()) {
+    at::globalContext().setFloat32Precision(at::Float32Backend::CUDA, at::Float32Op::CONV, at::Float32Precision::IEEE);
+    at::globalContext().setDeterministicCuDNN(true);
+  }
+  return device;
+}
+
+}  // namespace
+
 Job::Job(Runtime& runtime_of_process, const DeviceConfig& config)
     : runtime(runtime_of_process),
       device(runtime.configure(config)),
-      communicator(make_communicator(runtime, device)),
+      communicator(make_communicator(runtime, ieee_arithmetic(device))),
       statistics(make_communicator(runtime, device)),
       timer(device_memory_hooks(device)) {}
 

@@ -63,14 +63,20 @@ bool Learner::step(const Batch& batch, double learning_rate, const std::string& 
   last_count_ = local_count;
   totals_.examples += batch.global_count;
 
-  const auto scope = timer_.measure("optimizer");
-  // Every rank holds the same reduced gradients, so all decide alike without talking.
-  if (!gradients_are_finite()) {
+  // Every rank holds the same reduced gradients, so all decide alike without talking. On a GPU this is where the host
+  // waits for the step: forward and backward are then the times of their launches.
+  bool finite = false;
+  {
+    const auto scope = timer_.measure("finite_check");
+    finite = gradients_are_finite();
+  }
+  if (!finite) {
     if (config_.non_finite == "stop") stop(batch, losses.detach(), where);
     ++skipped_steps_;
     log::warning("{}: the gradients are not finite; the step is skipped ({} so far)", where, skipped_steps_);
     return false;
   }
+  const auto scope = timer_.measure("optimizer");
   optimizer_->step(learning_rate);
   return true;
 }
@@ -89,8 +95,11 @@ void Learner::stop(const Batch& batch, const at::Tensor& losses, const std::stri
   for (std::size_t i = 0; i < batch.ids.size(); ++i) {
     if (!std::isfinite(host[static_cast<std::int64_t>(i)].item<double>())) ids.push_back(batch.ids[i]);
   }
+  constexpr std::size_t most = 20;  // named by each rank
+  std::string mine = fmt::format("{}", fmt::join(ids.begin(), ids.begin() + std::min(ids.size(), most), ", "));
+  if (ids.size() > most) mine += fmt::format(" and {} more", ids.size() - most);
   std::string all;
-  for (const auto& text : communicator_.all_gather_strings(fmt::format("{}", fmt::join(ids, ", ")))) {
+  for (const auto& text : communicator_.all_gather_strings(mine)) {
     if (!text.empty()) all += (all.empty() ? "" : ", ") + text;
   }
   communicator_.all_or_none([&] {

@@ -12,7 +12,7 @@
 
 namespace sage {
 
-/// Sums over the steps since the last reset, on the device: nothing waits for them during an epoch.
+/// Sums over the steps since the last reset, kept on the device: read once an epoch.
 struct RunningTotals {
   at::Tensor loss_and_correct;  ///< float64 [2]: summed loss, number of right predictions, of this rank
   std::int64_t examples = 0;    ///< of all ranks
@@ -34,6 +34,9 @@ class Learner {
   /// gradients are not finite on any rank is so on all: it throws TrainingError naming `where`, step and ids, or is
   /// skipped (training.non_finite). Returns whether the step was taken.
   bool step(const Batch& batch, double learning_rate, const std::string& where);
+
+  /// ALL ranks, before the network is evaluated, asked for gradients or saved: the same running statistics everywhere.
+  void settle() { data_parallel_->broadcast_buffers(); }
 
   Classifier& network() { return *network_; }
   Optimizer& optimizer() { return *optimizer_; }

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/error.h"
 #include "data/sharding.h"
 #include "distributed/shard_plan.h"
 #include "models/layers.h"
 #include "models/per_example_gradients.h"
+#include "models/registry.h"
 #include "selection/gradient_sketch.h"
 #include "selection/quota.h"
 #include "selection/registry.h"
@@ -45,6 +47,13 @@ std::int64_t activation_bytes_per_example(Classifier& network, at::Device device
 void plan_selection(Plan& plan, const Experiment& experiment, Classifier& network, int rank, int ranks) {
   const SelectionConfig& config = experiment.config.selection;
   if (!selects_at_all(config) || !find_selection_method(config.method).needs_gradients) return;
+  if (config.scorer == "proxy" && !config.proxy.model.empty()) {
+    try {
+      find_model(config.proxy.model);
+    } catch (const ConfigError& error) {
+      throw ConfigError(fmt::format("selection.proxy.model: {}", error.what()));
+    }
+  }
   const PerExampleGradients gradients(network, config.gradient.scope, 0.0, config.gradient.chunk_size);
   plan.gradient_dimension = gradients.dimension();
   plan.sketch_rows = largest_size(config.sketch);

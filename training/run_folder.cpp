@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kReadmeFirstLine = "This folder was made by one run of `sage train`.\n";
 constexpr std::string_view kReadmeRest = R"(
-config.yaml          the whole configuration of the run, defaults included; `sage train config.yaml` repeats it
+config.yaml          the whole configuration of the run, defaults included; `sage train config.yaml output_dir=NEW` repeats it
 config.json          the same, with program versions, git revision, hosts, ranks, devices, start time, command line
 metrics.json         all figures: a summary, each selection, each epoch with phase seconds and peak memory per rank
 metrics.csv          one row an epoch, for spreadsheets and plots
@@ -163,6 +163,12 @@ RunFolder RunFolder::open(const fs::path& path, OpenMode mode) {
     }
     remove_own_files(path);
   }
+  if (filled && mode == OpenMode::resume && !is_run_folder(path)) {
+    throw ConfigError(
+        fmt::format("--resume: {} is not empty and does not look like a run folder of sage (no README.txt of one), so "
+                    "nothing is written there; give another output_dir",
+                    path.string()));
+  }
   make_folder(path);
   RunFolder folder(path);
   write_file(path / "README.txt", fmt::format("{}{}", kReadmeFirstLine, kReadmeRest));
@@ -171,6 +177,20 @@ RunFolder RunFolder::open(const fs::path& path, OpenMode mode) {
     make_folder(path / subfolder);
   }
   return folder;
+}
+
+std::vector<fs::path> RunFolder::set_aside_after(std::int64_t epoch) const {
+  static const std::regex pattern(R"((checkpoint_)?epoch_(\d{1,18})(\.safetensors|_indices\.json|_scores\.csv))");
+  std::vector<fs::path> moved;
+  for (const fs::path& folder : {checkpoints(), subsets()}) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      std::smatch match;
+      const std::string name = entry.path().filename().string();
+      if (std::regex_match(name, match, pattern) && std::stoll(match[2]) > epoch) moved.push_back(entry.path());
+    }
+  }
+  for (const fs::path& path : moved) fs::rename(path, path.string() + ".abandoned");
+  return moved;
 }
 
 void RunFolder::write_config(const std::string& config_yaml, const std::string& config_json,

@@ -81,6 +81,10 @@ class RunFolder {
   std::filesystem::path train_events() const { return path_ / "tensorboard" / "train"; }
   std::filesystem::path validation_events() const { return path_ / "tensorboard" / "validation"; }
 
+  /// On resume after `epoch` completed epochs: checkpoints and subsets of later epochs belong to work that is done
+  /// again. They are renamed to end in `.abandoned`, so that a later resume does not take them. Returns what was
+  /// renamed.
+  std::vector<std::filesystem::path> set_aside_after(std::int64_t epoch) const;
   /// config.yaml (to_yaml) and config.json: {"config": to_json's text, "run": versions, git revision, ranks, hosts,
   /// ...}.
   void write_config(const std::string& config_yaml, const std::string& config_json, const RunInfo& info) const;

@@ -47,9 +47,13 @@ LearningRateSchedule::LearningRateSchedule(const TrainingConfig& config, std::in
 
 LearningRateSchedule::LearningRateSchedule(const TrainingConfig& config, std::span<const std::int64_t> steps_of_epoch)
     : config_(config), epochs_(static_cast<std::int64_t>(steps_of_epoch.size())) {
-  first_step_.push_back(0);
-  for (std::int64_t steps : steps_of_epoch) first_step_.push_back(first_step_.back() + steps);
-  total_steps_ = first_step_.back();
+  for (std::int64_t steps : steps_of_epoch) total_steps_ += steps;
+  if (config.steps > 0) {
+    epochs_ = config.epochs;  // the recipe is one of steps: it must not depend on how long a subset's epoch is
+  } else {
+    first_step_.push_back(0);
+    for (std::int64_t steps : steps_of_epoch) first_step_.push_back(first_step_.back() + steps);
+  }
   check();
   warmup_steps_ = step_of(config.lr_warmup_epochs);
   for (double epoch : boundary_epochs(config, epochs_)) boundaries_.push_back(step_of(epoch));

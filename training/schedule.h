@@ -21,7 +21,9 @@ class LearningRateSchedule {
   /// configuration counts (warm-up, step_size, milestones) are the same fractions of the run as they are of
   /// `config.epochs`: a milestone at epoch 15 of 30 lies at half of the steps, however many examples were selected.
   LearningRateSchedule(const TrainingConfig& config, std::int64_t steps_per_epoch);
-  /// Epochs of differing length (full data, then a subset): steps_of_epoch[e] optimizer steps in epoch e.
+  /// Epochs of differing length (full data, then a subset): steps_of_epoch[e] optimizer steps in epoch e. With
+  /// `config.steps` > 0 only their sum counts, and the rest is as above: methods with subsets of any size then share
+  /// one recipe.
   LearningRateSchedule(const TrainingConfig& config, std::span<const std::int64_t> steps_of_epoch);
 
   /// Learning rate of step `step` (0-based). Past the last step the last value stays.

@@ -4,7 +4,9 @@
 
 namespace sage {
 
-bool selects_at_all(const SelectionConfig& config) { return config.mode != "none" && config.method != "full"; }
+bool selects_at_all(const SelectionConfig& config) {
+  return config.mode != "none" && config.method != "full" && config.fraction < 1.0;
+}
 
 bool selects_before(const SelectionConfig& config, std::int64_t epoch) {
   if (!selects_at_all(config)) return false;

@@ -12,7 +12,7 @@ namespace sage {
 ///   no_warmup: before epoch 0, and with mode iterative again each refresh_epochs;
 ///   else: before epoch warmup_epochs, and with mode iterative again each refresh_epochs after it.
 bool selects_before(const SelectionConfig& config, std::int64_t epoch);
-/// Whether any epoch below `epochs` is preceded by a selection.
+/// Whether the configuration asks for subsets at all, however long the run.
 bool selects_at_all(const SelectionConfig& config);
 
 /// Optimizer steps of each epoch: full epochs before the first selection, epochs over the subset after it.

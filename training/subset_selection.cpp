@@ -12,13 +12,6 @@
 namespace sage {
 namespace {
 
-/// Agreed with the fallback of commands.cpp: a GPU that is not there cannot keep sketches.
-void note_fallback(const Experiment& experiment, SubsetRecord& record) {
-  if (experiment.config.selection.compression == "gpu" && !experiment.device.is_cuda()) {
-    record.notes.emplace_back("selection.compression was gpu; without a GPU the sketches were kept on the CPU");
-  }
-}
-
 /// Both ascending.
 std::int64_t count_common(std::span<const std::int64_t> a, std::span<const std::int64_t> b) {
   return std::count_if(a.begin(), a.end(), [&](std::int64_t id) { return std::binary_search(b.begin(), b.end(), id); });
@@ -28,20 +21,25 @@ SubsetRecord to_record(const SelectionResult& result, const Experiment& experime
   const SelectionConfig& config = experiment.config.selection;
   SubsetRecord record;
   record.method = result.method;
-  record.scoring = result.certificate ? config.scoring : "";
-  record.keep = result.certificate ? config.keep : "";
+  const bool scores = find_selection_method(config.method).needs_gradients;
+  record.scoring = scores ? config.scoring : "";
+  record.keep = scores ? config.keep : "";
   record.fraction = config.fraction;
   record.candidates = static_cast<std::int64_t>(experiment.candidates.size());
   record.ids = result.kept;
   record.class_histogram = result.class_histogram;
   record.class_names = experiment.dataset.class_names;
-  if (result.certificate) {
-    record.sketch_rows = result.certificate->rows;
-    record.certificate = result.certificate->error_bound;
-    record.relative_certificate = result.certificate->relative_error;
-    record.notes.push_back(fmt::format("sketch: {}{}, {} logical shards", result.certificate->sketch,
-                                       result.certificate->exact ? " (exact: nothing was lost)" : "",
-                                       result.certificate->shards));
+  if (const auto& certificate = result.certificate) {
+    record.sketch_rows = certificate->rows;
+    record.certificate = certificate->error_bound;
+    record.relative_certificate = certificate->relative_error;
+    record.notes.push_back(fmt::format("sketch: {} of size {}{}, {} logical shards; scores {}", certificate->sketch,
+                                       certificate->size, certificate->exact ? " (exact: nothing was lost)" : "",
+                                       certificate->shards, result.scores_kept));
+  }
+  if (result.non_finite > 0) {
+    record.notes.push_back(
+        fmt::format("{} gradients were not finite and were left out of the sketch", result.non_finite));
   }
   record.phase_seconds = {{"sketch", result.seconds.sketch},
                           {"merge", result.seconds.merge},
@@ -52,7 +50,6 @@ SubsetRecord to_record(const SelectionResult& result, const Experiment& experime
   record.doubtful_ids = result.doubtful;
   record.without_direction = result.degenerate;
   record.notes.insert(record.notes.end(), result.warnings.begin(), result.warnings.end());
-  note_fallback(experiment, record);
   return record;
 }
 
@@ -132,13 +129,14 @@ void SubsetSelection::train_proxy() {
   const std::string name = config.selection.proxy.model.empty() ? config.model.name : config.selection.proxy.model;
   const std::uint64_t seed = derived_seed(config.seed, "proxy");
   proxy_ = make_network(experiment_, name, seed, *job_.statistics);
-  Learner learner(experiment_, proxy_, *job_.communicator, job_.timer);
+  PhaseTimer timer;  // its own: the phases of training stay those of training
+  Learner learner(experiment_, proxy_, *job_.communicator, timer);
   TrainingConfig training = config.training;
   training.steps = config.selection.proxy.steps;
   const std::int64_t steps_per_epoch = experiment_.steps_of(static_cast<std::int64_t>(experiment_.candidates.size()));
   const LearningRateSchedule schedule(training, steps_per_epoch);
   Progress progress("proxy", training.steps, config.output.log_interval);
-  std::int64_t step = 0;
+  std::int64_t step = 0, examples = 0;
   for (std::int64_t epoch = 0; step < training.steps; ++epoch) {
     Loader loader(*experiment_.train_images, experiment_.labels,
                   EpochPlan(experiment_.candidates, experiment_.global_batch, job_.communicator->rank(),
@@ -147,12 +145,14 @@ void SubsetSelection::train_proxy() {
     for (auto batch = loader.next(); batch && step < training.steps; batch = loader.next()) {
       learner.step(*batch, schedule.at(step), fmt::format("proxy, step {}", step + 1));
       ++step;
-      examples_seen_ += batch->global_count;
+      examples += batch->global_count;
       progress.step(batch->global_count,
                     progress.will_show() ? std::optional<double>(learner.last_loss()) : std::nullopt);
     }
   }
   progress.finish();
+  learner.settle();
+  examples_seen_ = examples;
   const EpochTotals totals = learner.take_totals();
   log::info("proxy {}: {} steps on all data, mean loss {:.4f}, accuracy {:.2f} %", name, step, totals.loss,
             100 * totals.accuracy);

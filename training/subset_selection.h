@@ -31,6 +31,8 @@ class SubsetSelection {
 
   /// Examples that the proxy's training back-propagated so far, over all ranks.
   std::int64_t examples_seen() const { return examples_seen_; }
+  /// On resume. A proxy that is needed again is trained again, to the same weights; its examples count once.
+  void restore_examples_seen(std::int64_t examples) { examples_seen_ = examples; }
 
  private:
   void train_proxy();

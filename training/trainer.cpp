@@ -79,7 +79,8 @@ void Trainer::select(std::int64_t epoch) {
     folder_->write_subset(choice.record, choice.table());
     metrics_->add(summarize(choice.record));
   }
-  if (config_.training.reinitialize_after_selection) start_learner(config_.seed);
+  // Once: a network that starts anew at every refresh would never be trained to the end of its schedule.
+  if (config_.training.reinitialize_after_selection && selection_round_ == 1) start_learner(config_.seed);
 }
 
 void Trainer::train_epoch(std::int64_t epoch) {
@@ -105,6 +106,7 @@ void Trainer::train_epoch(std::int64_t epoch) {
                   progress.will_show() ? std::optional<double>(learner_->last_loss()) : std::nullopt);
   }
   progress.finish();
+  learner_->settle();
 }
 
 void Trainer::evaluate_and_record(std::int64_t epoch, double seconds_so_far) {
@@ -168,7 +170,8 @@ std::vector<RankUse> Trainer::gather_use() {
 
 void Trainer::log_epoch(const EpochRecord& record, double examples_per_second) const {
   const auto left = static_cast<double>(schedule_.total_steps() - step_);
-  const double seconds_per_step = run_clock_.seconds() / static_cast<double>(std::max<std::int64_t>(1, step_));
+  const double seconds_per_step =
+      run_clock_.seconds() / static_cast<double>(std::max<std::int64_t>(1, step_ - first_step_));
   std::string text = fmt::format("epoch {}/{}  loss {:.4f}  train accuracy {:.2f} %", record.epoch,
                                  steps_of_epoch_.size(), record.train.loss, 100 * record.train.accuracy);
   if (record.validation) text += fmt::format("  validation {:.2f} %", 100 * record.validation->accuracy);
@@ -208,6 +211,7 @@ TrainingState Trainer::state(std::int64_t completed_epochs) const {
   state.model_state = copy_state(learner_->network());
   state.optimizer_state = learner_->optimizer().state();
   if (is_subset_) state.subset_ids = subset_;
+  state.extra["proxy_examples"] = std::to_string(selection_.examples_seen());
   return state;
 }
 
@@ -226,11 +230,14 @@ void Trainer::restore(const TrainingState& from) {
     learner_->optimizer().load_state(from.optimizer_state);
   });
   first_epoch_ = from.epoch;
-  step_ = from.step;
+  step_ = first_step_ = from.step;
   selection_round_ = from.selection_round;
   best_accuracy_ = from.best_accuracy;
   best_epoch_ = from.best_epoch;
-  examples_seen_ = from.examples_seen;
+  const auto proxy = from.extra.find("proxy_examples");
+  const std::int64_t proxy_examples = proxy == from.extra.end() ? 0 : std::stoll(proxy->second);
+  selection_.restore_examples_seen(proxy_examples);
+  examples_seen_ = from.examples_seen - proxy_examples;
   if (from.subset_ids) {
     subset_ = *from.subset_ids;
     is_subset_ = true;

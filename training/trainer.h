@@ -50,7 +50,7 @@ class Trainer {
   std::unique_ptr<EventWriter> train_events_, validation_events_;
   std::vector<std::int64_t> subset_;  // what is trained on, ascending
   bool is_subset_ = false;            // false: all candidates
-  std::int64_t first_epoch_ = 0, step_ = 0, examples_seen_ = 0, selection_round_ = 0;
+  std::int64_t first_epoch_ = 0, first_step_ = 0, step_ = 0, examples_seen_ = 0, selection_round_ = 0;
   std::optional<double> best_accuracy_;
   std::int64_t best_epoch_ = 0;
   double last_rate_ = 0.0;

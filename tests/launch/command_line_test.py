@@ -183,7 +183,7 @@ def fails(result, status, *words):
     "arguments, status, words",
     [
         (["traning.lr=1"], 2, ["unknown key `traning.lr`", "did you mean `training.lr`"]),
-        (["training.epochs=ten"], 2, ["training.epochs is `ten`", "an integer >= 1"]),
+        (["training.epochs=ten"], 2, ["training.epochs is `ten`", "an integer in [1, 1000000]"]),
         (["selection.fraction=0.0001"], 2, ["selection.fraction"]),
         (["model.name=resnet21"], 2, ["resnet21", "resnet20"]),
         (["data.name=cifar11"], 2, ["cifar11", "cifar10"]),
@@ -260,3 +260,46 @@ def test_data_commands(tmp_path):
     result = sage("data", "fetch", "mnist", "--path", tmp_path / "to", "--url", f"file://{source}")
     assert result.returncode == 3 and "train-images" in result.stderr, result.stderr
     assert shutil.which("mpirun")
+
+
+def test_resume_refuses_another_course_and_writes_nothing(run):
+    before = (run / "config.yaml").read_bytes()
+    for setting, word in (("training.optimizer=adam", "optimizer"), ("seed=9", "seed is 0 there and 9 here"),
+                          ("training.batch_size=32", "global batch size"), ("data.corrupt_labels=0.5", "corrupt_labels")):
+        fails(sage("train", "--resume", run, "training.epochs=6", setting, ranks=2), 4, word)
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_resume_does_not_write_into_a_folder_that_is_no_run(run, tmp_path):
+    (tmp_path / "README.txt").write_text("mine")
+    result = sage("train", "--resume", run, f"output_dir={tmp_path}")
+    fails(result, 2, "does not look like a run folder")
+    assert (tmp_path / "README.txt").read_text() == "mine"
+
+
+def test_resuming_an_older_checkpoint_sets_the_later_ones_aside(tmp_path):
+    folder = tmp_path / "run"
+    train(folder, ranks=1)
+    result = sage("train", "--resume", folder / "checkpoints" / "checkpoint_epoch_1.safetensors", "training.epochs=2")
+    assert result.returncode == 0, result.stderr
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert {"checkpoint_epoch_2.safetensors", "checkpoint_epoch_4.safetensors.abandoned"} <= names
+    assert "after epoch 2" in sage("train", "--resume", folder, "training.epochs=3").stderr
+
+
+def test_ranks_with_different_settings_are_refused(tmp_path):
+    common = ["train", *SMALL, f"output_dir={tmp_path / 'x'}"]
+    result = subprocess.run(
+        ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "1", SAGE, *common,
+         ":", "-np", "1", SAGE, *common, "training.batch_size=100"],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
+    )
+    fails(result, 2, "rank 1 was started with another configuration than rank 0")
+    assert not (tmp_path / "x").exists()
+
+
+def test_select_that_cannot_choose_leaves_no_folder(tmp_path):
+    fails(sage("select", "selection.fraction=1e-9", f"output_dir={tmp_path / 'x'}"), 2, "selection.fraction")
+    fails(sage("train", *SMALL, "selection.scorer=proxy", "selection.proxy.steps=3", "selection.proxy.model=resnet21",
+               f"output_dir={tmp_path / 'x'}"), 2, "selection.proxy.model", "resnet20")
+    assert not (tmp_path / "x").exists()

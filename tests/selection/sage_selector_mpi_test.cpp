@@ -32,7 +32,7 @@ std::string bytes_of(const SelectionResult& result) {
     append(&value, sizeof value);
   }
   if (result.certificate) {
-    for (const double value : {result.certificate->error_bound, result.certificate->largest_eigenvalue,
+    for (const double value : {result.certificate->error_bound.value_or(-1), result.certificate->largest_eigenvalue,
                                result.certificate->squared_norm, static_cast<double>(result.certificate->rows_seen)}) {
       append(&value, sizeof value);
     }

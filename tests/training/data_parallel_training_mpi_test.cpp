@@ -1,49 +1,18 @@
 // P ranks train as one rank does with the same global batch, and select the same subset.
 #include <gtest/gtest.h>
 
-#include <ATen/ops/randn.h>
-
 #include <cmath>
 
 #include "core/error.h"
-#include "core/random.h"
 #include "models/weights.h"
 #include "selection/registry.h"
 #include "support/mpi.h"
+#include "support/synthetic_experiment.h"
 #include "training/learner.h"
 #include "training/model_gradient_source.h"
 
 namespace sage {
 namespace {
-
-/// Coloured noise whose mean depends on the class: learnable, and made from nothing but a stream.
-std::unique_ptr<Experiment> make_experiment(std::int64_t count, std::int64_t classes, Config config) {
-  auto experiment = std::make_unique<Experiment>();
-  experiment->config = std::move(config);
-  experiment->global_batch = experiment->config.training.batch_size;
-  Dataset& dataset = experiment->dataset;
-  dataset.name = "synthetic";
-  dataset.class_count = classes;
-  dataset.mean = {0.5F};
-  dataset.deviation = {0.25F};
-  dataset.train.images = at::empty({count, 1, 8, 8}, at::kByte);
-  auto* pixel = dataset.train.images.mutable_data_ptr<std::uint8_t>();
-  for (std::int64_t id = 0; id < count; ++id) {
-    RandomStream stream(11, "synthetic", static_cast<std::uint64_t>(id));
-    const auto label = static_cast<std::int64_t>(stream.below(static_cast<std::uint64_t>(classes)));
-    dataset.train.labels.push_back(label);
-    for (int i = 0; i < 64; ++i) {
-      const double level = i % classes == label ? 150.0 : 90.0;
-      *pixel++ = static_cast<std::uint8_t>(level + 60.0 * stream.uniform());
-    }
-    experiment->candidates.push_back(id);
-  }
-  dataset.test = dataset.train;
-  experiment->labels = dataset.train.labels;
-  experiment->train_images = std::make_unique<ImageStore>(dataset, dataset.train, at::kCPU, true);
-  experiment->test_images = std::make_unique<ImageStore>(dataset, dataset.test, at::kCPU, true);
-  return experiment;
-}
 
 std::vector<NamedTensor> train(const Experiment& experiment, const std::string& model, Communicator& communicator,
                                std::int64_t steps, at::ScalarType type = at::kFloat) {
@@ -79,7 +48,7 @@ TEST(Training, RanksTrainAsOneRankDoes) {
   Config config;
   config.training.batch_size = 30;
   // 101 examples in batches of 30: the last batch holds 11, and every rank's share differs.
-  const auto experiment = make_experiment(101, 4, config);
+  const auto experiment = testing::synthetic_experiment(101, 4, config);
   const auto single = make_single_communicator(at::kCPU);
   for (const char* model : {"cnn", "mlp"}) {
     const auto alone = train(*experiment, model, *single, 20);
@@ -96,7 +65,7 @@ TEST(Training, RanksTrainAsOneRankDoes) {
 TEST(Training, ABatchSmallerThanTheRanksTrainsToo) {
   Config config;
   config.training.batch_size = 6;
-  const auto experiment = make_experiment(13, 3, config);  // the last batch of an epoch holds one example
+  const auto experiment = testing::synthetic_experiment(13, 3, config);  // the last batch of an epoch holds one example
   const auto single = make_single_communicator(at::kCPU);
   EXPECT_LT(relative_difference(train(*experiment, "cnn", world(), 9), train(*experiment, "cnn", *single, 9)), 1e-4);
 }
@@ -104,14 +73,14 @@ TEST(Training, ABatchSmallerThanTheRanksTrainsToo) {
 TEST(Training, ARepeatIsBitEqual) {
   Config config;
   config.training.batch_size = 32;
-  const auto experiment = make_experiment(96, 4, config);
+  const auto experiment = testing::synthetic_experiment(96, 4, config);
   EXPECT_EQ(relative_difference(train(*experiment, "cnn", world(), 6), train(*experiment, "cnn", world(), 6)), 0.0);
 }
 
 TEST(Training, ANonFiniteLossNamesTheStepAndTheExamplesOnAllRanks) {
   Config config;
   config.training.batch_size = 16;
-  const auto experiment = make_experiment(32, 4, config);
+  const auto experiment = testing::synthetic_experiment(32, 4, config);
   PhaseTimer timer;
   Learner learner(*experiment, make_network(*experiment, "mlp", 5, world()), world(), timer);
   Loader loader(*experiment->train_images, experiment->labels,
@@ -140,7 +109,7 @@ TEST(Training, ANonFiniteStepCanBeSkippedByAllRanks) {
   Config config;
   config.training.batch_size = 16;
   config.training.non_finite = "skip";
-  const auto experiment = make_experiment(32, 4, config);
+  const auto experiment = testing::synthetic_experiment(32, 4, config);
   PhaseTimer timer;
   const auto network = make_network(*experiment, "mlp", 5, world());
   Learner learner(*experiment, network, world(), timer);

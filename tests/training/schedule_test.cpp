@@ -133,5 +133,19 @@ TEST(LearningRate, BadSettingsAreConfigErrors) {
   EXPECT_THROW(LearningRateSchedule(config, 5), ConfigError);
 }
 
+TEST(LearningRate, WithStepsItDoesNotDependOnTheLengthOfEpochs) {
+  TrainingConfig config;
+  config.steps = 300;
+  config.epochs = 30;
+  config.lr_warmup_epochs = 1;
+  const std::vector<std::int64_t> subset = {98, 98, 98, 6}, all = {300};
+  for (const char* scheduler : {"cosine", "step", "constant"}) {
+    config.scheduler = scheduler;
+    const LearningRateSchedule of_subset(config, subset), of_all(config, all);
+    EXPECT_EQ(of_subset.warmup_steps(), 10.0);
+    for (std::int64_t step = 0; step < 300; ++step) EXPECT_EQ(of_subset.at(step), of_all.at(step)) << scheduler;
+  }
+}
+
 }  // namespace
 }  // namespace sage

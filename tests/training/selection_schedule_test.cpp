@@ -33,6 +33,9 @@ TEST(SelectionSchedule, FollowsModeWarmupAndRefresh) {
   config.mode = "iterative";
   config.method = "full";
   EXPECT_EQ(epochs_with_selection(config, 12), Epochs{});
+  config.method = "sage";
+  config.fraction = 1.0;
+  EXPECT_EQ(epochs_with_selection(config, 12), Epochs{});
 }
 
 TEST(SelectionSchedule, StepsOfEpochsChangeWithTheFirstSelection) {

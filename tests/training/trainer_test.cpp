@@ -1,0 +1,72 @@
+// The protocols of a run: what a proxy costs, and from which weights training starts after a selection.
+#include "training/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include "core/log.h"
+#include "models/weights.h"
+#include "support/synthetic_experiment.h"
+#include "support/temporary_folder.h"
+#include "training/checkpoint.h"
+
+namespace sage {
+namespace {
+
+/// One process is one MPI world: it can be started once only.
+Runtime& runtime() {
+  static Runtime instance;
+  return instance;
+}
+
+class TrainerTest : public testing::TemporaryFolder {
+ protected:
+  /// Runs to the end; the last checkpoint.
+  TrainingState run(const std::string& name, const std::vector<std::string>& overrides) {
+    log::set_quiet(true);
+    std::vector<std::string> all = {"model.name=mlp",          "training.batch_size=20", "selection.fraction=0.5",
+                                    "selection.sketch.size=8", "training.lr=0.05",       "output.tensorboard=false"};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    const auto experiment = testing::synthetic_experiment(100, 4, parse_config("", "test", all));
+    Job job(runtime(), experiment->config.device);
+    RunFolder folder = RunFolder::open(folder_ / name, OpenMode::fresh);
+    Trainer trainer(*experiment, job, &folder, nullptr);
+    trainer.run();
+    std::vector<std::string> notes;
+    return find_resume_point(folder_ / name).state;
+  }
+  static bool same(const TrainingState& a, const TrainingState& b) {
+    for (std::size_t i = 0; i < a.model_state.size(); ++i) {
+      if (!a.model_state[i].tensor.equal(b.model_state[i].tensor)) return false;
+    }
+    return true;
+  }
+};
+
+TEST_F(TrainerTest, AProxyIsCountedAndTrainingStartsFromTheSeedsWeights) {
+  const std::vector<std::string> proxy = {"training.steps=7", "selection.no_warmup=true", "selection.mode=single",
+                                          "selection.scorer=proxy", "selection.proxy.steps=9"};
+  auto with = proxy, without = proxy;
+  with.emplace_back("training.reinitialize_after_selection=true");
+  without.emplace_back("training.reinitialize_after_selection=false");
+  const TrainingState a = run("with", with), b = run("without", without);
+  // The subset of 50 makes batches of 20, 20 and 10: seven steps see 120 examples.
+  EXPECT_EQ(a.examples_seen, 120 + 9 * 20);
+  EXPECT_TRUE(same(a, b)) << "before the first epoch the network is fresh already";
+  EXPECT_EQ(a.extra.at("proxy_examples"), "180");
+}
+
+TEST_F(TrainerTest, ReinitializingForgetsTheWarmUp) {
+  const std::vector<std::string> random = {"selection.method=random", "selection.mode=single"};
+  auto fresh = random, warm = random, never = random;
+  fresh.insert(fresh.end(), {"selection.warmup_epochs=1", "training.epochs=2", "training.scheduler=constant",
+                             "training.reinitialize_after_selection=true"});
+  warm.insert(warm.end(), {"selection.warmup_epochs=1", "training.epochs=2", "training.scheduler=constant"});
+  EXPECT_FALSE(same(run("fresh", fresh), run("warm", warm)));
+  // With a learning rate that changes nothing, the weights at the end are those of the seed.
+  fresh.emplace_back("training.lr=1e-30");
+  never.insert(never.end(), {"selection.no_warmup=true", "training.epochs=1", "training.lr=1e-30"});
+  EXPECT_TRUE(same(run("kept", fresh), run("never", never)));
+}
+
+}  // namespace
+}  // namespace sage
