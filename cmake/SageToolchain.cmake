@@ -18,7 +18,13 @@ target_compile_options(sage_options INTERFACE
 # LibTorch's wheel ships newer fmt headers than the distribution's library: use the headers alone.
 target_compile_definitions(sage_options INTERFACE FMT_HEADER_ONLY=1)
 if(SAGE_SANITIZE)
+  # -O1: what is checked costs far more to compile at -O2, and LibTorch's own kernels stay as fast as they are.
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SAGE_SANITIZE}>
+                      $<$<COMPILE_LANGUAGE:CXX>:-O1>
+                      # The checks between the lines make GCC see uninitialised values in LibTorch's headers.
+                      $<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized>
+                      # Unity builds: a type of an unnamed namespace then seems to stand in an included file.
+                      $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>
                       $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>
                       $<$<COMPILE_LANGUAGE:CXX>:-g1>)
   add_link_options(-fsanitize=${SAGE_SANITIZE})

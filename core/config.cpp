@@ -1,19 +1,80 @@
 #include "core/config.h"
 
+#include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "core/config_keys.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/text.h"
 
 namespace sage {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr std::size_t largest_config_bytes = 1 << 20;
+constexpr std::size_t largest_config_bytes = 1 << 18;
+constexpr int most_nodes = 20000;
+constexpr std::size_t most_levels = 16;
+
+/// What a configuration may look like, looked at event by event before anything is built of it: yaml-cpp itself would
+/// expand aliases, and build whatever the text describes.
+class Bounds : public YAML::EventHandler {
+ public:
+  struct Refusal {
+    YAML::Mark mark;
+    std::string reason;
+  };
+  /// Throws Refusal if `text` passes a bound or uses what a configuration never needs, YAML::Exception if it is not
+  /// YAML.
+  static void check(const std::string& text) {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    Bounds bounds;
+    if (!parser.HandleNextDocument(bounds)) return;
+    const YAML::Mark first_end = bounds.last_;
+    if (parser.HandleNextDocument(bounds)) refuse(first_end, "a second document begins after this; give one");
+  }
+
+ private:
+  [[noreturn]] static void refuse(const YAML::Mark& mark, const std::string& reason) { throw Refusal{mark, reason}; }
+  void count(const YAML::Mark& mark, YAML::anchor_t anchor) {
+    last_ = mark;
+    if (anchor != YAML::NullAnchor) refuse(mark, "anchors (&) and aliases (*) are not taken; write the value out");
+    if (++nodes_ > most_nodes) refuse(mark, fmt::format("more than {} values", most_nodes));
+  }
+  void begin(const YAML::Mark& mark, YAML::anchor_t anchor) {
+    count(mark, anchor);
+    if (++levels_ > most_levels) refuse(mark, fmt::format("nested deeper than {} levels", most_levels));
+  }
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { count(mark, anchor); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override { count(mark, anchor); }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, const std::string&) override {
+    count(mark, anchor);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    begin(mark, anchor);
+  }
+  void OnSequenceEnd() override { --levels_; }
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    begin(mark, anchor);
+  }
+  void OnMapEnd() override { --levels_; }
+
+  YAML::Mark last_;
+  int nodes_ = 0;
+  std::size_t levels_ = 0;
+};
 
 /// Reads YAML nodes into the table of keys. `device: cuda` is accepted for `device.type: cuda`.
 class Reader {
@@ -50,12 +111,21 @@ class Reader {
  private:
   static YAML::Node parse(const std::string& text, const std::string& source) {
     if (text.size() > largest_config_bytes) {
-      throw ConfigError(fmt::format("{}: {} bytes, far more than a configuration", source, text.size()));
+      throw ConfigError(fmt::format("{}: {} bytes, where a configuration has at most {}; give another file", source,
+                                    text.size(), largest_config_bytes));
+    }
+    if (const std::size_t at = first_non_text(text); at != std::string::npos) {
+      throw ConfigError(
+          fmt::format("{}:{}: byte {} is a control character or not UTF-8; a configuration is plain text", source,
+                      1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n'), at));
     }
     try {
+      Bounds::check(text);
       return YAML::Load(text);
     } catch (const YAML::Exception& error) {
-      throw ConfigError(fmt::format("{}:{}: not valid YAML: {}", source, error.mark.line + 1, error.msg));
+      throw ConfigError(fmt::format("{}:{}: not valid YAML: {}", source, error.mark.line + 1, excerpt(error.msg, 300)));
+    } catch (const Bounds::Refusal& refusal) {
+      throw ConfigError(fmt::format("{}:{}: {}", source, refusal.mark.line + 1, refusal.reason));
     }
   }
 
@@ -87,9 +157,9 @@ class Reader {
     if (is_group && value.IsMap()) return read_map(value, name + ".", source, seen);
     if (is_group)
       throw ConfigError(fmt::format("{}: {} is a group of keys, not a value", place(source, named_at), name));
-    const std::string near = nearest_name(name, names_);
+    const std::string near = name.size() <= 100 ? nearest_name(name, names_) : "";  // no key is so long
     throw ConfigError(fmt::format("{}: unknown key `{}`{}; `sage config list` shows all keys", place(source, named_at),
-                                  name, near.empty() ? "" : fmt::format(" (did you mean `{}`?)", near)));
+                                  excerpt(name), near.empty() ? "" : fmt::format(" (did you mean `{}`?)", near)));
   }
 
   static void set(const ConfigKey& key, const YAML::Node& value, const std::string& source) {
@@ -104,7 +174,7 @@ class Reader {
       shown = "a list";
     } else if (value.IsScalar()) {
       scalars.push_back(value.Scalar());
-      shown = fmt::format("`{}`", value.Scalar());
+      shown = fmt::format("`{}`", excerpt(value.Scalar()));
     } else if (value.IsNull() && key.type == "text") {
       scalars.emplace_back();
     } else {
@@ -138,6 +208,12 @@ void check_together(const Config& c) {
   demand(std::is_sorted(t.milestones.begin(), t.milestones.end()), "training.milestones must be ascending");
   demand(t.scheduler != "multistep" || !t.milestones.empty(),
          "training.scheduler is multistep, but training.milestones is empty: give the epochs, for example [60, 120]");
+  demand(t.accumulate <= 1 || t.batch_size_per_rank > 0 || t.accumulate <= t.batch_size,
+         fmt::format("training.accumulate ({}) is above training.batch_size ({}): a pass would have no example",
+                     t.accumulate, t.batch_size));
+  demand(t.precision != "fp16" || c.device.type != "cpu",
+         "training.precision is fp16, which needs a GPU and its loss scaler: use bf16 with device.type=cpu");
+  demand(!t.cuda_graph || c.device.type != "cpu", "training.cuda_graph needs a GPU, but device.type is cpu");
   demand((s.shards & (s.shards - 1)) == 0, fmt::format("selection.shards is {}, expected a power of two", s.shards));
   demand(s.scorer != "proxy" || s.proxy.steps > 0,
          "selection.scorer is proxy, but selection.proxy.steps is 0: say how long the proxy trains");

@@ -15,12 +15,20 @@ struct DeviceConfig {
   std::int64_t threads = 0;    // compute threads per rank; 0: cores of the node / ranks on the node
 };
 
+struct DistributedConfig {
+  double deadline_seconds = 600.0;      // a collective that takes longer ends the job
+  std::int64_t agreement_interval = 1;  // steps between agreements on signals and failures
+  std::int64_t hash_interval = 100;     // steps between comparisons of the parameters of all ranks; 0: never
+};
+
 struct DataConfig {
   std::string name = "digits";
   std::string path;             // empty: SAGE_DATA_DIR, then the user's cache
   std::string labels = "fine";  // fine | coarse (cifar100)
   bool allow_partial = false;
-  std::int64_t workers = 1;  // loader threads per rank; 0: in the training thread
+  std::int64_t workers = 1;   // loader threads per rank; 0: in the training thread
+  std::int64_t prefetch = 2;  // batches prepared ahead by the workers
+  bool share_on_node = true;  // ranks of a node hold the images once
   double validation_fraction = 0.0;
   double corrupt_labels = 0.0;
   std::string corrupt_kind = "symmetric";  // symmetric | pair
@@ -57,7 +65,13 @@ struct TrainingConfig {
   double label_smoothing = 0.0;
   bool sync_batch_norm = true;
   bool channels_last = true;
-  std::string non_finite = "stop";  // stop | skip
+  std::string precision = "float32";  // float32 | bf16 | fp16 (cuda, with a loss scaler)
+  double loss_scale = 65536.0;        // fp16: where the scaler starts
+  double clip_norm = 0.0;             // > 0: gradients are scaled down to this norm
+  std::int64_t accumulate = 1;        // forward and backward passes that a step's batch is split into
+  bool cuda_graph = false;            // record the step once and replay it (cuda)
+  std::string non_finite = "skip";    // skip | stop
+  std::int64_t non_finite_limit = 5;  // skip: stop after so many in a row
   bool reinitialize_after_selection = false;
   std::int64_t evaluate_interval = 1;  // epochs
   std::int64_t bucket_mib = 4;         // gradient all-reduce buckets
@@ -104,12 +118,18 @@ struct OutputConfig {
   bool tensorboard = true;
   std::int64_t log_interval = 50;   // steps
   std::int64_t save_interval = 10;  // epochs between checkpoints
+  double save_minutes = 15.0;       // > 0: also a checkpoint inside an epoch after so long
+  std::int64_t save_steps = 0;      // > 0: also a checkpoint every so many steps
+  std::int64_t keep_checkpoints = 3;
+  bool profile = false;              // write a trace of the phases
+  std::int64_t profile_steps = 200;  // of so many training steps; everything else is always in it
 };
 
 struct Config {
   std::uint64_t seed = 0;
   std::string output_dir;  // empty: runs/<data>_<model>_<method>_<time>
   DeviceConfig device;
+  DistributedConfig distributed;
   DataConfig data;
   ModelConfig model;
   TrainingConfig training;

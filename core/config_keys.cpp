@@ -146,6 +146,16 @@ void add_general(Table& t, Config& c) {
             "compute threads of a rank; 0: cores of the node / ranks on it");
 }
 
+void add_distributed(Table& t, DistributedConfig& c) {
+  t.number("distributed.deadline_seconds", c.deadline_seconds, {.low = 0, .high = 86400, .above_low = true}, "s",
+           "a collective that a rank waits in for longer ends the job; longer than the longest time that ranks may be "
+           "apart (rank 0 writing a checkpoint, a slow disk)");
+  t.integer("distributed.agreement_interval", c.agreement_interval, {1, 1e6}, "steps",
+            "steps between two agreements of all ranks on signals (SIGTERM, SIGUSR1)");
+  t.integer("distributed.hash_interval", c.hash_interval, {0, 1e9}, "steps",
+            "steps between comparisons of all ranks' parameters, by hash; 0: never");
+}
+
 void add_data(Table& t, DataConfig& c) {
   t.text("data.name", c.name, "data set: digits, mnist, fashion_mnist, cifar10, cifar100");
   t.text("data.path", c.path,
@@ -154,6 +164,9 @@ void add_data(Table& t, DataConfig& c) {
   t.flag("data.allow_partial", c.allow_partial, "accept files that hold fewer records than the official ones");
   t.integer("data.workers", c.workers, {0, 64}, "threads",
             "threads of a rank that prepare batches; 0: the training thread does");
+  t.integer("data.prefetch", c.prefetch, {1, 64}, "batches", "batches that the workers prepare ahead");
+  t.flag("data.share_on_node", c.share_on_node,
+         "keep the images once in the memory of a node, whatever the number of ranks on it");
   t.number("data.validation_fraction", c.validation_fraction, {.low = 0, .high = 1, .below_high = true}, "",
            "part of the training split held out, class by class, to choose the best model; 0: the test split is "
            "evaluated and nothing is chosen by it but best_model");
@@ -198,7 +211,20 @@ void add_training(Table& t, TrainingConfig& c) {
            "mass of the target spread over all classes");
   t.flag("training.sync_batch_norm", c.sync_batch_norm, "batch statistics over all ranks");
   t.flag("training.channels_last", c.channels_last, "memory order that convolutions prefer");
-  t.choice("training.non_finite", c.non_finite, {"stop", "skip"}, "what a loss that is not finite does to the step");
+  t.choice(
+      "training.precision", c.precision, {"float32", "bf16", "fp16"},
+      "of matrix products and convolutions in training steps and evaluation (autocast; weights stay float32); fp16 "
+      "only on cuda, with a loss scaler");
+  t.number("training.loss_scale", c.loss_scale, {.low = 1, .high = 16777216}, "", "fp16: where the loss scaler starts");
+  t.number("training.clip_norm", c.clip_norm, at_least(0), "",
+           "above 0: gradients of a larger Euclidean norm (over all parameters) are scaled down to it");
+  t.integer("training.accumulate", c.accumulate, {1, 65536}, "passes",
+            "forward and backward passes that the batch of a step is split into, to fit into memory");
+  t.flag("training.cuda_graph", c.cuda_graph, "record the training step once as a CUDA graph and replay it (one rank)");
+  t.choice("training.non_finite", c.non_finite, {"skip", "stop"},
+           "what a loss or gradient that is not finite does: all ranks skip the step and count it, or stop at once");
+  t.integer("training.non_finite_limit", c.non_finite_limit, {1, 1e6}, "steps",
+            "skip: stop after so many skipped steps in a row");
   t.flag("training.reinitialize_after_selection", c.reinitialize_after_selection,
          "start from fresh weights after the first selection, so that no method profits from a warm-up");
   t.integer("training.evaluate_interval", c.evaluate_interval, at_least(1), "epochs", "epochs between evaluations");
@@ -255,6 +281,13 @@ void add_output(Table& t, OutputConfig& c) {
   t.flag("output.tensorboard", c.tensorboard, "write TensorBoard event files");
   t.integer("output.log_interval", c.log_interval, at_least(1), "steps", "steps between lines in a batch log");
   t.integer("output.save_interval", c.save_interval, at_least(1), "epochs", "epochs between checkpoints");
+  t.number("output.save_minutes", c.save_minutes, at_least(0), "minutes",
+           "above 0: also a checkpoint inside an epoch where the last one is so old");
+  t.integer("output.save_steps", c.save_steps, {0, 1e9}, "steps", "above 0: also a checkpoint every so many steps");
+  t.integer("output.keep_checkpoints", c.keep_checkpoints, {2, 1e6}, "files",
+            "newest checkpoints that are kept; older ones are removed");
+  t.flag("output.profile", c.profile, "write a trace of the phases for chrome://tracing or Perfetto, for each rank");
+  t.integer("output.profile_steps", c.profile_steps, {1, 1e6}, "steps", "training steps in the trace");
 }
 
 std::size_t edit_distance(const std::string& a, const std::string& b) {
@@ -276,6 +309,7 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
 std::vector<ConfigKey> config_keys(Config& config) {
   Table table;
   add_general(table, config);
+  add_distributed(table, config.distributed);
   add_data(table, config.data);
   add_model(table, config.model);
   add_training(table, config.training);

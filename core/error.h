@@ -16,7 +16,8 @@ enum class ExitStatus : int {
   checkpoint = 4,     ///< a checkpoint or run folder is missing, damaged or of another model
   environment = 5,    ///< no such device, too many ranks, no space, no permission
   training = 6,       ///< the loss or a gradient is not finite
-  communication = 7,  ///< a collective failed or missed its deadline
+  communication = 7,  ///< a collective failed or missed its deadline, or ranks hold different parameters
+  stopped = 8,        ///< a signal asked for it: everything is saved, `--resume` goes on
 };
 
 /// Base of all errors that a user can do something about. The message names the file, key or record, what was

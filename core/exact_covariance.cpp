@@ -36,6 +36,15 @@ void ExactCovariance::update(const at::Tensor& rows, const at::Tensor& squared_n
   squared_norm_ += norms.sum().item<double>();
 }
 
+void ExactCovariance::merge(const at::Tensor& covariance, std::int64_t rows_seen, double squared_norm) {
+  if (covariance.defined()) {
+    require(covariance.sizes() == covariance_.sizes(), "ExactCovariance::merge: another dimension");
+    covariance_.add_(covariance.to(covariance_.device()));
+  }
+  rows_seen_ += rows_seen;
+  squared_norm_ += squared_norm;
+}
+
 SketchState ExactCovariance::state() const {
   const std::int64_t dimension = covariance_.size(0);
   const SymmetricEigen eigen = symmetric_eigen(covariance_.cpu());

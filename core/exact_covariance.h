@@ -16,8 +16,12 @@ class ExactCovariance {
   /// FrequentDirections::commit; a row that is not finite is a TrainingError that names its position.
   void update(const at::Tensor& rows, const at::Tensor& squared_norms = {});
 
+  /// Adds what another one has seen: its covariance() (any device; may be undefined: nothing) and its counts.
+  void merge(const at::Tensor& covariance, std::int64_t rows_seen, double squared_norm);
+
   /// The sum so far: [D, D], float64. Live: an all-reduce over ranks sums it in place.
   at::Tensor& covariance() { return covariance_; }
+  const at::Tensor& covariance() const { return covariance_; }
   std::int64_t rows_seen() const { return rows_seen_; }
   double squared_norm() const { return squared_norm_; }  ///< ||A||_F^2
 

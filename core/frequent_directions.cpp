@@ -7,10 +7,12 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 
 #include "core/error.h"
 #include "core/linear_algebra.h"
@@ -44,13 +46,27 @@ std::int64_t buffer_rows_for(std::int64_t size, double buffer) {
   return std::max(2 * size, static_cast<std::int64_t>(std::floor(buffer * static_cast<double>(size))));
 }
 
+/// Rows far apart in memory are read side by side, each a little at a time: with large pages the processor runs ahead
+/// of them better (a twentieth of the time of a shrink).
+at::Tensor make_buffer(std::int64_t rows, std::int64_t columns, const at::TensorOptions& options) {
+  at::Tensor buffer = at::empty({rows, columns}, options);
+  if (!buffer.device().is_cpu()) return buffer;
+  constexpr std::uintptr_t kLargePage = std::uintptr_t{2} << 20;
+  const auto begin = reinterpret_cast<std::uintptr_t>(buffer.mutable_data_ptr());
+  const std::uintptr_t first = (begin + kLargePage - 1) / kLargePage * kLargePage;
+  const std::uintptr_t last = (begin + buffer.nbytes()) / kLargePage * kLargePage;
+  // Only advice: a system without large pages goes on with small ones.
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  return buffer;
+}
+
 }  // namespace
 
 FrequentDirections::FrequentDirections(const FrequentDirectionsOptions& options) : options_(options) {
   check(options);
   rule_ = {options.size, options.dimension, options.epsilon, options.max_size};
-  buffer_ = at::empty({buffer_rows_for(options.size, options.buffer), options.dimension},
-                      at::TensorOptions(options.device).dtype(options.type));
+  buffer_ = make_buffer(buffer_rows_for(options.size, options.buffer), options.dimension,
+                        at::TensorOptions(options.device).dtype(options.type));
   known_ = at::empty({0}, at::kDouble);
 }
 
@@ -99,23 +115,20 @@ void FrequentDirections::update(const at::Tensor& rows) {
   }
   const at::NoGradGuard no_grad;
   for (std::int64_t done = 0; done < rows.size(0);) {
-    at::Tensor free = claim(rows.size(0) - done);
-    free.copy_(rows.narrow(0, done, free.size(0)));
-    commit(free.size(0));
+    const at::Tensor free = claim(rows.size(0) - done);
+    commit(free.size(0), copy_rows(rows.narrow(0, done, free.size(0)), free));
     done += free.size(0);
   }
 }
 
 at::Tensor FrequentDirections::pending_gram(bool whole) const {
-  const std::int64_t kept = known_.size(0), fresh = filled_ - kept;
+  const std::int64_t known = whole ? 0 : known_.size(0);
   const at::Tensor used = buffer_.narrow(0, 0, filled_);
-  const bool precise = rule_.lossless();
-  if (whole || kept == 0) return cross_gram(used, used, precise);
+  const at::Tensor rest = lower_gram(used, known, rule_.lossless());
+  if (known == 0) return rest;
   at::Tensor gram = at::zeros({filled_, filled_}, at::kDouble);
-  gram.narrow(0, 0, kept).narrow(1, 0, kept).copy_(at::diag(known_));
-  const at::Tensor blocks = cross_gram(used.narrow(0, kept, fresh), used, precise);  // cross block and new block
-  gram.narrow(0, kept, fresh).copy_(blocks);
-  gram.narrow(0, 0, kept).narrow(1, kept, fresh).copy_(blocks.narrow(1, 0, kept).t());
+  gram.narrow(0, 0, known).narrow(1, 0, known).copy_(at::diag(known_));
+  gram.narrow(0, known, filled_ - known).copy_(rest);
   return gram;
 }
 
@@ -143,7 +156,7 @@ void FrequentDirections::grow(std::int64_t size) {
   rule_.size = size;
   const std::int64_t rows = buffer_rows_for(size, options_.buffer);
   if (rows <= buffer_.size(0)) return;
-  at::Tensor larger = at::empty({rows, dimension()}, buffer_.options());
+  at::Tensor larger = make_buffer(rows, dimension(), buffer_.options());
   larger.narrow(0, 0, filled_).copy_(buffer_.narrow(0, 0, filled_));
   buffer_ = std::move(larger);
 }

@@ -78,8 +78,10 @@ class FrequentDirections {
 
   /// All of the state, buffer included: a sketch read back goes on exactly as this one would.
   std::string serialize() const;
-  /// Throws CheckpointError if `bytes` are not a whole, undamaged sketch of a version that is known.
-  static FrequentDirections deserialize(std::string_view bytes, at::Device device = at::kCPU);
+  /// Throws CheckpointError if `bytes` are not a whole, undamaged sketch of a version that is known, or if its buffer
+  /// would take more than `memory_limit` bytes.
+  static FrequentDirections deserialize(std::string_view bytes, at::Device device = at::kCPU,
+                                        std::int64_t memory_limit = std::int64_t{1} << 40);
 
   /// One line for people.
   std::string to_string() const;

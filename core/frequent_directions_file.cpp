@@ -1,9 +1,11 @@
 // FrequentDirections as bytes: a fixed header, the known squared norms, the rows in use, and a checksum of all before
 // it.
+#include <ATen/ops/all.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
+#include <ATen/ops/isfinite.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -66,7 +68,8 @@ std::string FrequentDirections::serialize() const {
   return bytes;
 }
 
-FrequentDirections FrequentDirections::deserialize(std::string_view bytes, at::Device device) {
+FrequentDirections FrequentDirections::deserialize(std::string_view bytes, at::Device device,
+                                                   std::int64_t memory_limit) {
   Header header;
   std::uint32_t checksum;
   if (bytes.size() < sizeof header + sizeof checksum) damaged(fmt::format("only {} bytes", bytes.size()));
@@ -90,9 +93,17 @@ FrequentDirections FrequentDirections::deserialize(std::string_view bytes, at::D
   std::memcpy(&checksum, bytes.data() + bytes.size() - sizeof checksum, sizeof checksum);
   if (crc32c(bytes.data(), bytes.size() - sizeof checksum) != checksum) damaged("its checksum does not fit");
   if ((header.type != 4 && header.type != 8) || header.kept > header.filled || header.rows_seen < header.kept ||
-      header.size < header.start_size || !std::isfinite(header.error_bound) || !(header.error_bound >= 0.0) ||
-      !std::isfinite(header.squared_norm)) {
+      header.size < header.start_size || (header.size > header.start_size && header.size > header.max_size) ||
+      !std::isfinite(header.error_bound) || !(header.error_bound >= 0.0) || !std::isfinite(header.squared_norm) ||
+      !(header.squared_norm >= 0.0) || !std::isfinite(header.epsilon)) {
     damaged("its header contradicts itself");
+  }
+  // The buffer is larger than what the file holds of it. (The constructor refuses buffers of more than 4 sizes.)
+  const double memory = std::clamp(header.buffer, 2.0, 4.0) * static_cast<double>(header.size) *
+                        static_cast<double>(header.dimension) * static_cast<double>(header.type);
+  if (memory > static_cast<double>(memory_limit)) {
+    damaged(fmt::format("its {} rows of {} columns would need {:.0f} bytes, more than {}", header.size,
+                        header.dimension, memory, memory_limit));
   }
 
   FrequentDirectionsOptions options;
@@ -116,9 +127,15 @@ FrequentDirections FrequentDirections::deserialize(std::string_view bytes, at::D
   const char* next = bytes.data() + sizeof header;
   sketch.known_ = at::empty({header.kept}, at::kDouble);
   std::memcpy(sketch.known_.mutable_data_ptr(), next, sketch.known_.nbytes());
+  const double* known = sketch.known_.const_data_ptr<double>();
+  for (std::int64_t i = 0; i < header.kept; ++i) {
+    if (!std::isfinite(known[i]) || known[i] < 0.0)
+      damaged(fmt::format("the squared norm of row {} is {}", i, known[i]));
+  }
   next += sketch.known_.nbytes();
   at::Tensor rows = at::empty({header.filled, header.dimension}, options.type);
   std::memcpy(rows.mutable_data_ptr(), next, rows.nbytes());
+  if (!at::isfinite(rows).all().item<bool>()) damaged("a row is not finite");
   sketch.filled_ = header.filled;
   sketch.buffer_.narrow(0, 0, header.filled).copy_(rows);
   sketch.rows_seen_ = header.rows_seen;

@@ -25,7 +25,7 @@ std::vector<std::filesystem::path> candidates() {
   if (const char* named = std::getenv("SAGE_CUDA_LIBRARY"); named != nullptr && *named != '\0') return {named};
   std::error_code error;
   const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error) return {library_name};
+  if (error) return {};  // a bare name would be looked for in the working folder and along LD_LIBRARY_PATH
   const auto folder = program.parent_path();
   return {folder / library_name, folder.parent_path() / "lib" / library_name};
 }

@@ -17,9 +17,11 @@
 #include <set>
 #include <string_view>
 
+#include "core/bounded_json.h"
 #include "core/checksum.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/text.h"
 
 namespace sage {
 namespace {
@@ -32,6 +34,8 @@ constexpr std::string_view kTensorChecksums = "sage.crc32c.tensors";
 constexpr std::string_view kReserved = "sage.crc32c";
 constexpr std::uint64_t kHeaderLimit = 100'000'000;  // bytes; the limit of the format's own library
 constexpr std::size_t kDimensionLimit = 64;          // LibTorch's own
+constexpr std::size_t kNameLimit = 4096;             // bytes
+constexpr std::size_t kTensorLimit = 50'000;         // with 64 sizes each still within JsonLimits::values
 
 struct ItemType {
   at::ScalarType type;
@@ -78,9 +82,16 @@ struct Entry {
 };
 
 std::vector<Entry> entries_to_write(std::span<const NamedTensor> tensors) {
+  if (tensors.size() > kTensorLimit) {
+    throw InternalError(
+        fmt::format("safetensors: {} tensors, at most {} can be read back", tensors.size(), kTensorLimit));
+  }
   std::vector<Entry> entries;
   std::set<std::string> names;
   for (const NamedTensor& named : tensors) {
+    if (named.name.size() > kNameLimit || first_non_text(named.name) != std::string::npos) {
+      throw InternalError(fmt::format("safetensors: the name '{}' cannot be read back", excerpt(named.name)));
+    }
     if (named.name == "__metadata__" || !names.insert(named.name).second) {
       throw InternalError(fmt::format("safetensors: the name '{}' is taken", named.name));
     }
@@ -177,32 +188,10 @@ std::string read_header_text(Reader& reader) {
 }
 
 json parse_header(const Reader& reader, const std::string& text) {
-  std::vector<std::set<std::string>> open_objects;
-  const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth > 3) reader.fail("the header is nested too deeply");
-    switch (event) {
-      case json::parse_event_t::object_start:
-        open_objects.emplace_back();
-        break;
-      case json::parse_event_t::object_end:
-        open_objects.pop_back();
-        break;
-      case json::parse_event_t::key:
-        if (!open_objects.back().insert(parsed.get<std::string>()).second) {
-          reader.fail(fmt::format("the header names '{}' twice", parsed.get<std::string>()));
-        }
-        break;
-      default:
-        break;
-    }
-    return true;
-  };
   try {
-    json header = json::parse(text, watch);
-    if (!header.is_object()) reader.fail("the header is not a JSON object");
-    return header;
-  } catch (const json::exception& error) {
-    reader.fail(fmt::format("the header is not valid JSON ({})", error.what()));
+    return parse_json<json>(text, {.bytes = kHeaderLimit, .depth = 3});
+  } catch (const JsonError& error) {
+    reader.fail(fmt::format("the header cannot be used: {}", error.what()));
   }
 }
 
@@ -212,7 +201,7 @@ std::map<std::string, std::string> take_metadata(const Reader& reader, json& hea
   if (found == header.end()) return metadata;
   if (!found->is_object()) reader.fail("'__metadata__' is not a JSON object");
   for (const auto& [key, value] : found->items()) {
-    if (!value.is_string()) reader.fail(fmt::format("the metadata '{}' is not a string", key));
+    if (!value.is_string()) reader.fail(fmt::format("the metadata '{}' is not a string", excerpt(key)));
     metadata[key] = value.get<std::string>();
   }
   header.erase(found);
@@ -234,7 +223,12 @@ struct Description {
 };
 
 Description describe(const Reader& reader, const std::string& name, const json& value) {
-  const auto refuse = [&](const std::string& cause) { reader.fail(fmt::format("tensor '{}': {}", name, cause)); };
+  const auto refuse = [&](const std::string& cause) {
+    reader.fail(fmt::format("tensor '{}': {}", excerpt(name), cause));
+  };
+  if (name.size() > kNameLimit || first_non_text(name) != std::string::npos) {
+    refuse(fmt::format("the name is longer than {} bytes, or holds control characters", kNameLimit));
+  }
   if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") ||
       !value.contains("data_offsets")) {
     refuse("expected exactly dtype, shape and data_offsets");
@@ -245,7 +239,7 @@ Description describe(const Reader& reader, const std::string& name, const json& 
   for (const ItemType& item : kItemTypes) {
     if (type.is_string() && type.get_ref<const std::string&>() == item.name) result.item = &item;
   }
-  if (!result.item) refuse(fmt::format("the type {} is not known here", type.dump()));
+  if (!result.item) refuse(fmt::format("the type {} is not known here", excerpt(type.dump())));
 
   const json& shape = value["shape"];
   if (!shape.is_array() || shape.size() > kDimensionLimit) refuse("the shape is not a list of at most 64 sizes");
@@ -285,7 +279,7 @@ std::vector<Description> describe_all(const Reader& reader, const json& header, 
   for (const Description& one : all) {
     if (one.begin != position) {
       reader.fail(fmt::format("tensor '{}' begins at byte {} of the data where {} was expected: a gap or an overlap",
-                              one.name, one.begin, position));
+                              excerpt(one.name), one.begin, position));
     }
     position = one.end;
   }
@@ -327,6 +321,11 @@ TensorFile read_safetensors(const std::filesystem::path& path, Checksums checksu
 
   const auto header_sum = file.metadata.extract(std::string(kHeaderChecksum));
   const auto tensor_sums = file.metadata.extract(std::string(kTensorChecksums));
+  const auto other = file.metadata.lower_bound(std::string(kReserved));
+  if (other != file.metadata.end() && other->first.starts_with(kReserved)) {
+    reader.fail(
+        fmt::format("its checksums '{}' are not known here: written by another version", excerpt(other->first)));
+  }
   const bool checked = !header_sum.empty() && !tensor_sums.empty();
   if (!checked && (checksums == Checksums::required || !header_sum.empty() || !tensor_sums.empty())) {
     reader.fail("it has no checksums: not written by sage, or damaged");
@@ -334,23 +333,28 @@ TensorFile read_safetensors(const std::filesystem::path& path, Checksums checksu
   json sums;
   if (checked) {
     check_header_checksum(reader, text, header_sum.mapped());
-    sums = json::parse(tensor_sums.mapped(), nullptr, false);
+    try {
+      sums = parse_json<json>(tensor_sums.mapped(), {.bytes = kHeaderLimit, .depth = 1});
+    } catch (const JsonError& error) {
+      reader.fail(fmt::format("the tensor checksums cannot be used: {}", error.what()));
+    }
     if (!sums.is_object()) reader.fail("the tensor checksums are malformed");
   }
 
   for (const Description& one : describe_all(reader, header, reader.size() - sizeof(std::uint64_t) - text.size())) {
     at::Tensor tensor = at::empty(one.shape, at::TensorOptions().dtype(one.item->type).device(at::kCPU));
     const std::uint64_t bytes = one.end - one.begin;
-    reader.read(tensor.mutable_data_ptr(), bytes, fmt::format("tensor '{}'", one.name));
+    reader.read(tensor.mutable_data_ptr(), bytes, fmt::format("tensor '{}'", excerpt(one.name)));
     if (checked) {
       const auto expected = sums.find(one.name);
       if (expected == sums.end() || *expected != hex(crc32c(tensor.const_data_ptr(), bytes))) {
-        reader.fail(fmt::format("tensor '{}' does not fit its checksum: the file is damaged", one.name));
+        reader.fail(fmt::format("tensor '{}' does not fit its checksum: the file is damaged", excerpt(one.name)));
       }
-    } else if (one.item->type == at::kBool) {
+    }
+    if (one.item->type == at::kBool) {  // other bytes are undefined behaviour for whoever reads them as bool
       const auto* values = static_cast<const unsigned char*>(tensor.const_data_ptr());
       if (std::any_of(values, values + bytes, [](unsigned char value) { return value > 1; })) {
-        reader.fail(fmt::format("tensor '{}' is of type BOOL but holds other bytes than 0 and 1", one.name));
+        reader.fail(fmt::format("tensor '{}' is of type BOOL but holds other bytes than 0 and 1", excerpt(one.name)));
       }
     }
     file.tensors.push_back({one.name, std::move(tensor)});

@@ -3,6 +3,7 @@
 #include <ATen/ops/diag.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
@@ -28,6 +29,28 @@ double SketchState::largest_eigenvalue() const {
 }
 
 double SketchState::sketch_squared_norm() const { return eigenvalues.sum().item<double>(); }
+
+at::Tensor sketch_numbers(const SketchState& state) {
+  return at::tensor({static_cast<double>(state.row_count()), static_cast<double>(state.rule.size),
+                     static_cast<double>(state.rule.dimension), state.rule.epsilon,
+                     static_cast<double>(state.rule.max_size), state.error_bound, state.squared_norm,
+                     static_cast<double>(state.rows_seen), static_cast<double>(state.smallest_size)},
+                    at::kDouble);
+}
+
+std::int64_t read_sketch_numbers(const at::Tensor& numbers, SketchState& state) {
+  const double* value = numbers.const_data_ptr<double>();
+  const auto count = [&](int i) {
+    if (!(value[i] >= 0.0 && value[i] < 9e15)) throw CheckpointError("the numbers of a sketch are damaged");
+    return static_cast<std::int64_t>(value[i]);
+  };
+  state.rule = {count(1), count(2), value[3], count(4)};
+  state.error_bound = value[5];
+  state.squared_norm = value[6];
+  state.rows_seen = count(7);
+  state.smallest_size = count(8);
+  return count(0);
+}
 
 ShrinkDecision decompose(const at::Tensor& gram, const ShrinkRule& rule, at::ScalarType type, double error_bound,
                          double squared_norm) {

@@ -39,6 +39,14 @@ struct SketchState {
   double sketch_squared_norm() const;  ///< ||S||_F^2
 };
 
+constexpr std::int64_t kSketchNumbers = 9;
+/// Everything of a sketch but its tensors, to be sent or stored: [kSketchNumbers], float64. Counts stay exact below
+/// 2^53.
+at::Tensor sketch_numbers(const SketchState& state);
+/// The inverse: `rows` and `eigenvalues` are left to be filled; returns their number of rows. Throws CheckpointError if
+/// a count is not one.
+std::int64_t read_sketch_numbers(const at::Tensor& numbers, SketchState& state);
+
 /// What a shrink of n rows B does: S = rotation B.
 struct ShrinkDecision {
   at::Tensor rotation;     ///< [k, n], float64, CPU: sqrt((lambda_j - delta) / lambda_j) u_j^T
@@ -47,8 +55,9 @@ struct ShrinkDecision {
   std::int64_t size = 0;   ///< the ell by which was shrunk: rule.size, or more where `auto` let it grow
 };
 
-/// Shrinks rows with Gram matrix `gram` ([n, n], float64, CPU). `type` is the rows' own type, `error_bound` and
-/// `squared_norm` are those of everything behind the rows (they only matter to the `auto` size).
+/// Shrinks rows with Gram matrix `gram` ([n, n], float64, CPU; the lower triangle is read). `type` is the rows' own
+/// type, `error_bound` and `squared_norm` are those of everything behind the rows (they only matter to the `auto`
+/// size).
 ShrinkDecision decompose(const at::Tensor& gram, const ShrinkRule& rule, at::ScalarType type, double error_bound,
                          double squared_norm);
 

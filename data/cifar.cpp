@@ -1,6 +1,5 @@
 #include "data/cifar.h"
 
-#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <cstring>
@@ -60,14 +59,17 @@ void read_records(const SourceFile& source, const RecordLayout& layout, bool all
   }
 }
 
-Split read_split(const std::vector<SourceFile>& files, const RecordLayout& layout, bool allow_partial) {
+Split read_split(const std::vector<SourceFile>& files, const RecordLayout& layout, const ReadOptions& options) {
   std::int64_t capacity = 0;
   for (const SourceFile& file : files) capacity += file.records;
   Split split;
-  split.images = at::empty({capacity, 3, 32, 32}, at::kByte);
+  split.images = options.images({capacity, 3, 32, 32});
   split.labels.reserve(static_cast<std::size_t>(capacity));
-  for (const SourceFile& file : files) read_records(file, layout, allow_partial, split);
-  if (split.size() < capacity) split.images = split.images.narrow(0, 0, split.size()).clone();
+  for (const SourceFile& file : files) read_records(file, layout, options.allow_partial, split);
+  if (split.size() == 0) {
+    throw DataError(fmt::format("{}: no record in it, expected {}", files.front().path.string(), capacity));
+  }
+  split.images = split.images.narrow(0, 0, split.size());  // what was not written to takes no memory
   return split;
 }
 
@@ -84,8 +86,8 @@ Dataset read_cifar10(const std::filesystem::path& folder, const ReadOptions& opt
   Dataset dataset;
   dataset.name = "cifar10";
   dataset.class_count = 10;
-  dataset.train = read_split(train, layout, options.allow_partial);
-  dataset.test = read_split({{require_file(folder, "test_batch.bin"), 10000}}, layout, options.allow_partial);
+  dataset.train = read_split(train, layout, options);
+  dataset.test = read_split({{require_file(folder, "test_batch.bin"), 10000}}, layout, options);
   dataset.class_names = read_class_names(folder / "batches.meta.txt", dataset.class_count);
   set_statistics(dataset);
   return dataset;
@@ -96,8 +98,8 @@ Dataset read_cifar100(const std::filesystem::path& folder, const ReadOptions& op
   Dataset dataset;
   dataset.name = "cifar100";
   dataset.class_count = options.coarse_labels ? 20 : 100;
-  dataset.train = read_split({{require_file(folder, "train.bin"), 50000}}, layout, options.allow_partial);
-  dataset.test = read_split({{require_file(folder, "test.bin"), 10000}}, layout, options.allow_partial);
+  dataset.train = read_split({{require_file(folder, "train.bin"), 50000}}, layout, options);
+  dataset.test = read_split({{require_file(folder, "test.bin"), 10000}}, layout, options);
   dataset.class_names = read_class_names(
       folder / (options.coarse_labels ? "coarse_label_names.txt" : "fine_label_names.txt"), dataset.class_count);
   set_statistics(dataset);

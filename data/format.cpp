@@ -1,5 +1,6 @@
 #include "data/format.h"
 
+#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,9 +8,14 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "data/byte_reader.h"
 
 namespace sage {
+
+at::Tensor ReadOptions::images(at::IntArrayRef sizes) const {
+  return allocate ? allocate(sizes) : at::empty(sizes, at::kByte);
+}
 
 std::filesystem::path locate_file(const std::filesystem::path& folder, std::string_view name) {
   std::vector<std::string> spellings = {std::string(name)};
@@ -40,6 +46,10 @@ std::vector<std::string> read_class_names(const std::filesystem::path& file, std
     return names;
   }
   const std::string text = read_all_bytes(file, std::size_t{1} << 20);
+  if (const std::size_t at = first_non_text(text); at != std::string::npos) {
+    throw DataError(fmt::format("{}: byte {} is a control character or not UTF-8, expected one class name a line",
+                                file.string(), at));
+  }
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     std::string line = text.substr(begin, end - begin);

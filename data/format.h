@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,9 +12,15 @@
 
 namespace sage {
 
+/// Memory for the images of a split: uint8, of these sizes.
+using AllocateImages = std::function<at::Tensor(at::IntArrayRef sizes)>;
+
 struct ReadOptions {
-  bool coarse_labels = false;  ///< CIFAR-100: the 20 superclasses instead of the 100 classes
-  bool allow_partial = false;  ///< accept fewer records than the official files hold (whole records only)
+  bool coarse_labels = false;    ///< CIFAR-100: the 20 superclasses instead of the 100 classes
+  bool allow_partial = false;    ///< accept fewer records than the official files hold (whole records only)
+  AllocateImages allocate = {};  ///< where large data sets read their images to; empty: memory of LibTorch
+
+  at::Tensor images(at::IntArrayRef sizes) const;
 };
 
 /// One data set that can be read by name.

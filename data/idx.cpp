@@ -1,6 +1,5 @@
 #include "data/idx.h"
 
-#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -61,23 +60,23 @@ void read_body(ByteReader& reader, std::uint8_t* bytes, std::int64_t records, st
 }
 
 Split read_split(const std::filesystem::path& images_path, const std::filesystem::path& labels_path,
-                 std::int64_t expected, bool allow_partial) {
+                 std::int64_t expected, const ReadOptions& options) {
   Split split;
   ByteReader images(images_path);
   check_magic(images, 0x00000803);
-  const std::int64_t count = read_count(images, expected, allow_partial);
+  const std::int64_t count = read_count(images, expected, options.allow_partial);
   const std::uint32_t rows = read_big_endian(images, "number of rows");
   const std::uint32_t columns = read_big_endian(images, "number of columns");
   if (rows != side || columns != side) {
     throw DataError(
         fmt::format("{}: images of {} x {} pixels, expected {} x {}", images_path.string(), rows, columns, side, side));
   }
-  split.images = at::empty({count, 1, side, side}, at::kByte);
+  split.images = options.images({count, 1, side, side});
   read_body(images, split.images.mutable_data_ptr<std::uint8_t>(), count, side * side);
 
   ByteReader labels(labels_path);
   check_magic(labels, 0x00000801);
-  const std::int64_t label_count = read_count(labels, expected, allow_partial);
+  const std::int64_t label_count = read_count(labels, expected, options.allow_partial);
   if (label_count != count) {
     throw DataError(fmt::format("{}: {} labels for the {} images of {}", labels_path.string(), label_count, count,
                                 images_path.string()));
@@ -101,9 +100,9 @@ Dataset read_idx(const std::filesystem::path& folder, const ReadOptions& options
   dataset.class_count = class_count;
   dataset.class_names = std::move(class_names);
   dataset.train = read_split(require_file(folder, "train-images-idx3-ubyte"),
-                             require_file(folder, "train-labels-idx1-ubyte"), 60000, options.allow_partial);
+                             require_file(folder, "train-labels-idx1-ubyte"), 60000, options);
   dataset.test = read_split(require_file(folder, "t10k-images-idx3-ubyte"),
-                            require_file(folder, "t10k-labels-idx1-ubyte"), 10000, options.allow_partial);
+                            require_file(folder, "t10k-labels-idx1-ubyte"), 10000, options);
   set_statistics(dataset);
   return dataset;
 }

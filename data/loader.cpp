@@ -8,19 +8,21 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/trace.h"
 
 namespace sage {
 
 class Loader::Impl {
  public:
   Impl(const ImageStore& store, std::span<const std::int64_t> labels, EpochPlan plan, AugmentOptions augment,
-       std::int64_t workers)
+       std::int64_t workers, std::int64_t prefetch)
       : store_(store), labels_(labels), plan_(std::move(plan)), augment_(augment) {
     require(workers >= 0, "Loader: the number of workers must not be negative");
+    require(prefetch >= 1, "Loader: at least one batch is prepared ahead");
     check_augment_options(augment, store.height(), store.width());
     if (!store.device().is_cpu()) workers = 0;
     workers = std::min(workers, plan_.steps());
-    window_ = 2 * workers;
+    window_ = std::max(workers, prefetch);
     try {
       for (std::int64_t i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
     } catch (...) {  // the system gave no thread: those started must not outlive this object
@@ -81,6 +83,7 @@ class Loader::Impl {
   }
 
   void work() {
+    trace::name_thread("loader");
     for (;;) {
       std::int64_t step = 0;
       {
@@ -90,6 +93,7 @@ class Loader::Impl {
         step = claimed_++;
       }
       Prepared prepared;
+      const trace::Span span("prepare batch");
       try {
         prepared.batch = make(step, /*parallel=*/false);
       } catch (...) {
@@ -128,8 +132,8 @@ class Loader::Impl {
 };
 
 Loader::Loader(const ImageStore& store, std::span<const std::int64_t> labels, EpochPlan plan, AugmentOptions augment,
-               std::int64_t workers)
-    : impl_(std::make_unique<Impl>(store, labels, std::move(plan), augment, workers)) {}
+               std::int64_t workers, std::int64_t prefetch)
+    : impl_(std::make_unique<Impl>(store, labels, std::move(plan), augment, workers, prefetch)) {}
 Loader::Loader(Loader&&) noexcept = default;
 Loader& Loader::operator=(Loader&&) noexcept = default;
 Loader::~Loader() = default;

@@ -24,9 +24,9 @@ struct Batch {
   std::int64_t step = 0;          ///< within the epoch
 };
 
-/// Yields the rank's batches of an EpochPlan in order. With workers (CPU), threads prepare up to 2 x workers batches
-/// ahead; what is delivered does not depend on their number. On a CUDA device the kernel makes each batch when it is
-/// asked for, and workers are not started.
+/// Yields the rank's batches of an EpochPlan in order. With workers (CPU), threads prepare up to `prefetch` batches
+/// ahead, and each worker at least one; what is delivered does not depend on their number. On a CUDA device the kernel
+/// makes each batch when it is asked for, behind the work that is queued there, and workers are not started.
 ///
 ///     for (Batch& batch : loader) train(batch);
 class Loader {
@@ -34,7 +34,7 @@ class Loader {
   /// `labels[id]` for every id of the plan: those to train on, which may differ from the data set's. `store` and
   /// `labels` must outlive the loader. Throws ConfigError if `augment` does not fit the images.
   Loader(const ImageStore& store, std::span<const std::int64_t> labels, EpochPlan plan, AugmentOptions augment,
-         std::int64_t workers);
+         std::int64_t workers, std::int64_t prefetch = 2);
   Loader(Loader&&) noexcept;
   Loader& operator=(Loader&&) noexcept;
   /// Stops and joins the workers, also in the middle of an epoch.

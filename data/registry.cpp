@@ -117,7 +117,7 @@ std::filesystem::path find_dataset(std::string_view name, const std::filesystem:
       path.empty() ? "" : " itself and below it", folders, files, name));
 }
 
-Dataset load_dataset(const DataConfig& config) {
+Dataset load_dataset(const DataConfig& config, const AllocateImages& allocate) {
   const DatasetFormat& format = dataset_format(config.name);
   if (config.labels != "fine" && config.labels != "coarse") {
     throw ConfigError(fmt::format("data.labels: `{}` is neither fine nor coarse", config.labels));
@@ -125,7 +125,7 @@ Dataset load_dataset(const DataConfig& config) {
   if (config.labels == "coarse" && config.name != "cifar100") {
     throw ConfigError(fmt::format("data.labels: only cifar100 has coarse labels, not {}", config.name));
   }
-  const ReadOptions options{config.labels == "coarse", config.allow_partial};
+  const ReadOptions options{config.labels == "coarse", config.allow_partial, allocate};
   return format.read(find_dataset(config.name, config.path), options);
 }
 

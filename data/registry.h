@@ -25,7 +25,8 @@ std::filesystem::path default_data_folder();
 /// the files expected and the command that fetches them; ConfigError for an unknown name.
 std::filesystem::path find_dataset(std::string_view name, const std::filesystem::path& path);
 
-/// Finds and reads the data set that `config` names. Throws ConfigError or DataError.
-Dataset load_dataset(const DataConfig& config);
+/// Finds and reads the data set that `config` names, large ones into memory of `allocate`. Throws ConfigError or
+/// DataError.
+Dataset load_dataset(const DataConfig& config, const AllocateImages& allocate = {});
 
 }  // namespace sage

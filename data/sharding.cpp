@@ -25,6 +25,13 @@ EpochPlan::EpochPlan(std::span<const std::int64_t> ids, std::int64_t batch_size,
   for (const std::int64_t position : permutation) order_.push_back(ids[static_cast<std::size_t>(position)]);
 }
 
+void EpochPlan::skip(std::int64_t examples) {
+  const auto size = static_cast<std::int64_t>(order_.size());
+  require(examples >= 0 && examples <= size && (examples % batch_size_ == 0 || examples == size),
+          "EpochPlan: an epoch goes on between two batches");
+  order_.erase(order_.begin(), order_.begin() + examples);
+}
+
 std::int64_t EpochPlan::steps() const {
   return (static_cast<std::int64_t>(order_.size()) + batch_size_ - 1) / batch_size_;
 }

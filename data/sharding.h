@@ -27,6 +27,10 @@ class EpochPlan {
   EpochPlan(std::span<const std::int64_t> ids, std::int64_t batch_size, int rank, int ranks, std::uint64_t seed,
             std::int64_t epoch);
 
+  /// Forgets the first `examples` of the order, a multiple of the batch size or all: an epoch that goes on. Steps then
+  /// count from there.
+  void skip(std::int64_t examples);
+
   std::int64_t steps() const;
   std::int64_t epoch() const { return epoch_; }
   std::uint64_t seed() const { return seed_; }

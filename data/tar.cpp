@@ -8,13 +8,17 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/text.h"
 #include "data/byte_reader.h"
 
 namespace sage {
@@ -23,6 +27,9 @@ namespace {
 constexpr std::size_t block_size = 512;
 constexpr std::uint64_t most_bytes = std::uint64_t{4} << 30;
 constexpr int most_entries = 10000;
+constexpr std::ptrdiff_t most_levels = 16;                      // of folders
+constexpr std::uint64_t most_note_bytes = 1 << 20;              // of a pax header
+constexpr std::uint64_t most_padding = std::uint64_t{1} << 20;  // after the end mark: one record of the largest size
 using Block = std::array<char, block_size>;
 
 /// A field of the header up to its first zero byte.
@@ -81,7 +88,9 @@ class Unpacker {
       unpack(header);
     }
     // Reading on to the end has zlib check the checksum of the whole.
-    for (Block rest{}; reader_.read(rest.data(), rest.size()) > 0;) {
+    std::uint64_t padding = 0;
+    for (Block rest{}; const std::size_t got = reader_.read(rest.data(), rest.size());) {
+      if ((padding += got) > most_padding) fail("there is more data after the end mark");
     }
   }
 
@@ -95,25 +104,33 @@ class Unpacker {
   }
 
   void unpack(const Block& header) {
-    const std::string name = entry_name(header);
+    const std::string entry = entry_name(header), name = excerpt(entry, 300);
     const std::int64_t size = octal_field(header, 124, 12);
     const char type = header[156];
     if (size < 0) fail(fmt::format("entry `{}`: its size is not a number", name));
     bytes_ += static_cast<std::uint64_t>(size);
     if (bytes_ > most_bytes) fail(fmt::format("entry `{}`: the content is larger than {} bytes", name, most_bytes));
     if (type == 'x' || type == 'g') {  // notes (times, owners) of the pax format
+      if (static_cast<std::uint64_t>(size) > most_note_bytes)
+        fail(fmt::format("entry `{}`: notes of {} bytes", name, size));
       copy_content(size, nullptr, name);
       return;
     }
-    const std::filesystem::path relative = name;
+    if (first_non_text(entry) != std::string::npos || entry.find_first_of("\t\n\r") != std::string::npos) {
+      fail(fmt::format("entry `{}`: its name holds control characters or is not UTF-8: refused", name));
+    }
+    const std::filesystem::path relative = entry;
     if (!is_safe(relative)) fail(fmt::format("entry `{}` would lie outside of the folder: refused", name));
+    if (std::distance(relative.begin(), relative.end()) > most_levels) {
+      fail(fmt::format("entry `{}` lies deeper than {} folders: refused", name, most_levels));
+    }
     const std::filesystem::path path = folder_ / relative;
     if (type == '5') {
-      make_folder(path);
+      make_folder_of(name, path);
       return;
     }
     if (type != '0' && type != '\0') fail(fmt::format("entry `{}` is neither a file nor a folder: refused", name));
-    make_folder(path.parent_path());
+    make_folder_of(name, path.parent_path());
     // "x": fails if it exists already, so that no entry writes through what an earlier one made.
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "wbx"), &std::fclose);
     if (!file) fail(fmt::format("entry `{}`: cannot be written: {}", name, std::strerror(errno)));
@@ -121,6 +138,17 @@ class Unpacker {
     if (std::fflush(file.get()) != 0) {
       throw EnvironmentError(fmt::format("{}: cannot be written: {}", path.string(), std::strerror(errno)));
     }
+  }
+
+  /// A file of the archive may stand where the folder has to be.
+  void make_folder_of(const std::string& name, const std::filesystem::path& path) const {
+    for (std::filesystem::path part = path; part.native().size() > folder_.native().size(); part = part.parent_path()) {
+      std::error_code ignored;
+      if (std::filesystem::is_regular_file(part, ignored)) {
+        fail(fmt::format("entry `{}` takes the place of another one's file", name));
+      }
+    }
+    make_folder(path);
   }
 
   /// Content is padded to whole blocks.

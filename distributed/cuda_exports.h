@@ -26,6 +26,11 @@ void sage_cuda_device_uuid(int device, unsigned char* uuid);
 int sage_cuda_runtime_version();
 int sage_cuda_driver_version();
 int sage_nccl_version();
+/// Records what `work(context)` launches on the device, without running it. An exception of `work` comes through.
+void* sage_cuda_graph_capture(int device, void (*work)(void*), void* context);
+/// Runs a recording on the current stream, without waiting.
+void sage_cuda_graph_replay(void* graph);
+void sage_cuda_graph_release(void* graph);
 /// Makes a ProcessGroupNCCL for this rank. ALL ranks; `store` is shared by them.
 void sage_make_nccl_backend(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, int device,
                             std::int64_t timeout_milliseconds, c10::intrusive_ptr<c10d::Backend>* backend);

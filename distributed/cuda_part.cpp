@@ -39,6 +39,14 @@ Memory memory(int device) {
   return memory;
 }
 
+std::shared_ptr<void> capture_graph(int device, const std::function<void()>& work) {
+  const auto call = [](void* context) { (*static_cast<const std::function<void()>*>(context))(); };
+  void* graph =
+      SAGE_EXPORTED(sage_cuda_graph_capture)(device, call, const_cast<void*>(static_cast<const void*>(&work)));
+  return {graph, [](void* recording) { SAGE_EXPORTED(sage_cuda_graph_release)(recording); }};
+}
+
+void replay_graph(void* graph) { SAGE_EXPORTED(sage_cuda_graph_replay)(graph); }
 void reset_peak_memory(int device) { SAGE_EXPORTED(sage_cuda_reset_peak_memory)(device); }
 int runtime_version() { return SAGE_EXPORTED(sage_cuda_runtime_version)(); }
 int driver_version() { return SAGE_EXPORTED(sage_cuda_driver_version)(); }

@@ -2,6 +2,8 @@
 // EnvironmentError, saying why, where that part cannot be loaded; ask cuda_part_available() of core/plugin.h first.
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "distributed/device_choice.h"
@@ -25,6 +27,12 @@ struct Memory {
 };
 Memory memory(int device);
 void reset_peak_memory(int device);
+
+/// Records what `work` launches on the device instead of running it (a CUDA graph). It must use one device, allocate
+/// through LibTorch only, never wait for the device, and have run before, so that libraries are set up.
+std::shared_ptr<void> capture_graph(int device, const std::function<void()>& work);
+/// Runs a recording on the current stream, without waiting.
+void replay_graph(void* graph);
 
 /// As CUDA and NCCL number themselves: 13000 is CUDA 13.0, 22809 is NCCL 2.28.9. The driver's is 0 without a driver.
 int runtime_version();

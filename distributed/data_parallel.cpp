@@ -52,8 +52,7 @@ DataParallel::DataParallel(std::vector<at::Tensor> parameters, std::vector<at::T
   broadcast_state();
 
   const std::vector<bool> sparse(parameters_.size(), false);
-  // Small first buckets, as PyTorch makes them: reduction starts early in the first backward pass. rebuild_buckets()
-  // then orders them by the arrival of gradients.
+  // Small first buckets, as PyTorch makes them: reduction starts early in the backward pass.
   const auto cap = static_cast<std::size_t>(bucket_bytes);
   const std::size_t first = std::min<std::size_t>(cap, c10d::kDefaultFirstBucketBytes);
   auto [buckets, limits] = c10d::compute_bucket_assignment_by_size(parameters_, {first, cap}, sparse);
@@ -66,6 +65,22 @@ DataParallel::DataParallel(std::vector<at::Tensor> parameters, std::vector<at::T
       /*param_names=*/std::unordered_map<std::size_t, std::string>{}, static_cast<std::int64_t>(first),
       /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false,
       /*bucket_bytes_cap_list=*/std::vector<std::int64_t>{});
+  settle_buckets();
+}
+
+void DataParallel::settle_buckets() {
+  // The Reducer orders its buckets by the arrival of gradients in its first backward pass. It gets an empty one, in the
+  // order from the last parameter to the first: so every step has the same buckets and adds in the same order, also the
+  // first one after a resume.
+  at::Tensor nothing;
+  for (const auto& parameter : parameters_) {
+    const at::Tensor zero = parameter.sum() * 0.0;
+    nothing = nothing.defined() ? nothing + zero : zero;
+  }
+  reduction_->reducer->prepare_for_forward();
+  reduction_->reducer->prepare_for_backward({nothing});
+  nothing.backward();
+  reduction_->reducer->rebuild_buckets();
 }
 
 DataParallel::~DataParallel() = default;
@@ -89,10 +104,7 @@ void DataParallel::zero_gradients() {
 }
 
 void DataParallel::prepare_forward() {
-  if (!reduction_) return;
-  // Once, after the first backward pass: buckets in the order in which gradients arrived.
-  reduction_->reducer->rebuild_buckets();
-  reduction_->reducer->prepare_for_forward();
+  if (reduction_) reduction_->reducer->prepare_for_forward();
 }
 
 void DataParallel::prepare_backward(const at::Tensor& loss) {

@@ -21,6 +21,9 @@ namespace sage {
 ///   loss.backward();                 // gradients come out averaged over the ranks
 ///   parallel.finish_step();
 ///
+/// A step of several forward and backward passes calls prepare_backward before the last backward alone: the others add
+/// their gradients up on this rank.
+///
 /// Gradients are AVERAGED over ranks. Where ranks hold uneven parts of the global batch, let each rank's loss be
 /// (ranks / global batch size) x the sum over its examples: the average is then the gradient of the global mean. Every
 /// parameter must take part in every loss. Do not release gradients (set to undefined) between steps: they are views
@@ -28,8 +31,8 @@ namespace sage {
 class DataParallel {
  public:
   /// ALL ranks, with parameters (leaf tensors that require gradients) and buffers of equal shapes in the same order:
-  /// rank 0's values are given to all. Gradients are reduced in buckets of about `bucket_bytes`. `communicator` must
-  /// outlive this object.
+  /// rank 0's values are given to all. Gradients are reduced in buckets of about `bucket_bytes`, the same ones in every
+  /// step. `communicator` must outlive this object.
   DataParallel(std::vector<at::Tensor> parameters, std::vector<at::Tensor> buffers, Communicator& communicator,
                std::int64_t bucket_bytes);
   ~DataParallel();
@@ -40,7 +43,7 @@ class DataParallel {
   void zero_gradients();
   /// ALL ranks, before the forward pass of a training step.
   void prepare_forward();
-  /// ALL ranks, between forward and backward.
+  /// ALL ranks, between forward and backward: this backward pass reduces the gradients.
   void prepare_backward(const at::Tensor& loss);
   /// ALL ranks, after backward: all reductions are complete, or an error is thrown.
   void finish_step();
@@ -54,6 +57,8 @@ class DataParallel {
 
  private:
   struct Reduction;
+  void settle_buckets();
+
   std::vector<at::Tensor> parameters_, buffers_;
   Communicator& communicator_;
   std::unique_ptr<Reduction> reduction_;  // null in a world of one

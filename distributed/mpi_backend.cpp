@@ -1,29 +1,24 @@
 #include "distributed/mpi_backend.h"
 
 #include <fmt/format.h>
-#include <pthread.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <csignal>
 #include <cstring>
-#include <deque>
 #include <exception>
 #include <functional>
-#include <list>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "core/whereabouts.h"
+#include "distributed/mpi_worker.h"
+#include "distributed/watchdog.h"
 
 namespace sage {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Requests = std::vector<MPI_Request>;
 
 /// All pairwise transfers of one collective travel under one tag: MPI keeps their order within a pair of ranks.
@@ -31,15 +26,28 @@ constexpr int collective_tag = 0;
 
 class MpiWork : public c10d::Work {
  public:
-  MpiWork(int rank, c10d::OpType type, std::vector<at::Tensor> result)
+  MpiWork(int rank, c10d::OpType type, const char* name, std::vector<at::Tensor> result)
       : Work(rank, type),
+        name_(name),
         result_(std::move(result)),
         future_(c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()))) {}
 
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override { return future_; }
   std::vector<at::Tensor> result() override { return result_; }
 
-  void complete(std::exception_ptr error) {
+  bool wait(std::chrono::milliseconds timeout) override {
+    whereabouts::set_collective(name_);
+    try {
+      const bool done = Work::wait(timeout);
+      whereabouts::set_collective(nullptr);
+      return done;
+    } catch (...) {
+      whereabouts::set_collective(nullptr);
+      throw;
+    }
+  }
+
+  void complete(const std::exception_ptr& error) {
     if (error) {
       future_->setError(error);
     } else {
@@ -49,20 +57,13 @@ class MpiWork : public c10d::Work {
   }
 
  private:
+  const char* name_;
   std::vector<at::Tensor> result_;
   c10::intrusive_ptr<c10::ivalue::Future> future_;
 };
 
-/// One operation on its way. `post` starts the next piece (appending its requests) and returns false when none is left.
-struct Job {
-  std::string name;
+struct Job : Transfer {
   c10::intrusive_ptr<MpiWork> work;
-  std::vector<at::Tensor> keep_alive;
-  std::function<bool(Requests&)> post;
-  std::function<void()> finish;  // after the last piece; may be empty
-  bool point_to_point = false;
-  Requests requests;
-  Clock::time_point deadline;
 };
 
 /// A stretch of memory that moves to or from one rank.
@@ -95,33 +96,24 @@ MPI_Datatype mpi_type(at::ScalarType type) {
 
 class MpiBackend : public c10d::Backend {
  public:
-  MpiBackend(MPI_Comm comm, int rank, int size, const MpiBackendOptions& options)
-      : Backend(rank, size), comm_(comm), options_(options) {
-    require(options_.chunk_bytes >= 1 && options_.chunk_bytes <= (std::int64_t{1} << 30),
+  MpiBackend(MPI_Comm comm, int rank, int size, const MpiBackendOptions& options, std::int64_t channel)
+      : Backend(rank, size), comm_(comm), chunk_bytes_(options.chunk_bytes), worker_(options, channel) {
+    require(chunk_bytes_ >= 1 && chunk_bytes_ <= (std::int64_t{1} << 30),
             "the chunk limit of MPI transfers must lie in 1 byte .. 1 GiB");
-    worker_ = std::thread([this] { run(); });
   }
 
   ~MpiBackend() override {
-    {
-      std::lock_guard lock(mutex_);
-      // An error on this rank must not wait for peers who do not know of it.
-      stop_ = std::uncaught_exceptions() > 0 ? Stop::at_once : Stop::when_done;
-    }
-    wake_.notify_one();
-    worker_.join();
+    // An error on this rank must not wait for peers who do not know of it.
+    const bool in_order = worker_.stop(std::uncaught_exceptions() > 0);
     int ended = 0;
     MPI_Finalized(&ended);
-    if (!ended && !abandoned_) MPI_Comm_free(&comm_);
+    if (ended == 0 && in_order) MPI_Comm_free(&comm_);
   }
 
   const std::string getBackendName() const override { return "sage_mpi"; }
   void setSequenceNumberForGroup() override {}
   std::uint64_t getSequenceNumberForGroup() override { return 0; }
-  void setTimeout(std::chrono::milliseconds timeout) override {
-    std::lock_guard lock(mutex_);
-    options_.deadline = timeout;
-  }
+  void setTimeout(std::chrono::milliseconds timeout) override { worker_.set_deadline(timeout); }
 
   c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors,
                                            const c10d::AllreduceOptions& opts) override {
@@ -143,7 +135,7 @@ class MpiBackend : public c10d::Backend {
       default:
         throw InternalError("MPI allreduce offers SUM, AVG, MAX and MIN only");
     }
-    Job job = make_job("allreduce", c10d::OpType::ALLREDUCE, {tensor});
+    Job job = make_job("all-reduce", c10d::OpType::ALLREDUCE, {tensor});
     // MPI knows no 16-bit floating types: they are summed in float32, which is also more exact.
     at::Tensor buffer = tensor;
     const bool widened = tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
@@ -161,7 +153,7 @@ class MpiBackend : public c10d::Backend {
       };
     }
     const std::int64_t item = static_cast<std::int64_t>(buffer.element_size()), count = buffer.numel();
-    const std::int64_t limit = std::max<std::int64_t>(1, options_.chunk_bytes / item);
+    const std::int64_t limit = std::max<std::int64_t>(1, chunk_bytes_ / item);
     auto* bytes = static_cast<char*>(buffer.data_ptr());
     job.post = [=, comm = comm_, done = std::int64_t{0}](Requests& requests) mutable {
       if (done >= count) return false;
@@ -179,7 +171,7 @@ class MpiBackend : public c10d::Backend {
                                            const c10d::BroadcastOptions& opts) override {
     at::Tensor tensor = single(tensors, "broadcast");
     Job job = make_job("broadcast", c10d::OpType::BROADCAST, {tensor});
-    const auto count = static_cast<std::int64_t>(tensor.nbytes()), limit = options_.chunk_bytes;
+    const auto count = static_cast<std::int64_t>(tensor.nbytes()), limit = chunk_bytes_;
     auto* bytes = static_cast<char*>(tensor.data_ptr());
     job.post = [=, comm = comm_, root = static_cast<int>(opts.rootRank),
                 done = std::int64_t{0}](Requests& requests) mutable {
@@ -209,7 +201,7 @@ class MpiBackend : public c10d::Backend {
     const at::Tensor input = single(inputs, "allgather");
     require(outputs.size() == 1 && outputs[0].size() == static_cast<std::size_t>(size_),
             "MPI allgather needs one list with one output tensor per rank");
-    return exchange("allgather", c10d::OpType::ALLGATHER, std::vector<at::Tensor>(outputs[0].size(), input),
+    return exchange("all-gather", c10d::OpType::ALLGATHER, std::vector<at::Tensor>(outputs[0].size(), input),
                     outputs[0]);
   }
 
@@ -221,21 +213,22 @@ class MpiBackend : public c10d::Backend {
     const at::Tensor rows = output.view({size_, -1});
     std::vector<at::Tensor> parts;
     for (int r = 0; r < size_; ++r) parts.push_back(rows[r]);
-    return exchange("allgather", c10d::OpType::_ALLGATHER_BASE, std::vector<at::Tensor>(ranks, input), parts, {output});
+    return exchange("all-gather", c10d::OpType::_ALLGATHER_BASE, std::vector<at::Tensor>(ranks, input), parts,
+                    {output});
   }
 
   c10::intrusive_ptr<c10d::Work> alltoall(std::vector<at::Tensor>& outputs, std::vector<at::Tensor>& inputs,
                                           const c10d::AllToAllOptions&) override {
     require(outputs.size() == static_cast<std::size_t>(size_) && inputs.size() == outputs.size(),
             "MPI alltoall needs one input and one output tensor per rank");
-    return exchange("alltoall", c10d::OpType::ALLTOALL, inputs, outputs);
+    return exchange("all-to-all", c10d::OpType::ALLTOALL, inputs, outputs);
   }
 
   c10::intrusive_ptr<c10d::Work> alltoall_base(at::Tensor& output, at::Tensor& input,
                                                std::vector<std::int64_t>& output_splits,
                                                std::vector<std::int64_t>& input_splits,
                                                const c10d::AllToAllOptions&) override {
-    return exchange("alltoall", c10d::OpType::ALLTOALL_BASE, split(input, input_splits), split(output, output_splits),
+    return exchange("all-to-all", c10d::OpType::ALLTOALL_BASE, split(input, input_splits), split(output, output_splits),
                     {output});
   }
 
@@ -247,8 +240,6 @@ class MpiBackend : public c10d::Backend {
   }
 
  private:
-  enum class Stop { no, when_done, at_once };
-
   at::Tensor single(const std::vector<at::Tensor>& tensors, const char* name) const {
     if (tensors.size() != 1) throw InternalError(fmt::format("MPI {} takes one tensor at a time", name));
     check(tensors[0], name);
@@ -270,12 +261,16 @@ class MpiBackend : public c10d::Backend {
                                    0);
   }
 
-  Job make_job(const char* name, c10d::OpType type, std::vector<at::Tensor> result) {
+  /// `name` is a literal. `same_size`: the ranks must agree on the size of the first tensor.
+  Job make_job(const char* name, c10d::OpType type, std::vector<at::Tensor> result, bool same_size = true) {
     Job job;
-    std::size_t bytes = 0;
-    for (const auto& tensor : result) bytes += tensor.nbytes();
-    job.name = fmt::format("{} of {} bytes", name, bytes);
-    job.work = c10::make_intrusive<MpiWork>(rank_, type, std::move(result));
+    job.description = name;
+    if (same_size && !result.empty()) {
+      const at::Tensor& tensor = result[0];
+      job.description +=
+          fmt::format(" ({}, {} bytes)", c10::getDtypeNames(tensor.scalar_type()).first, tensor.nbytes());
+    }
+    job.work = c10::make_intrusive<MpiWork>(rank_, type, name, std::move(result));
     return job;
   }
 
@@ -298,13 +293,14 @@ class MpiBackend : public c10d::Backend {
         if (tensor.defined()) check(tensor, name);
       }
     }
-    Job job = make_job(name, type, result.empty() ? outputs : std::move(result));
+    const bool same_size = type == c10d::OpType::ALLGATHER || type == c10d::OpType::_ALLGATHER_BASE;
+    Job job = make_job(name, type, result.empty() ? outputs : std::move(result), same_size);
     job.keep_alive = inputs;
     job.keep_alive.insert(job.keep_alive.end(), outputs.begin(), outputs.end());
     const at::Tensor to_self = inputs[static_cast<std::size_t>(rank_)],
                      from_self = outputs[static_cast<std::size_t>(rank_)];
     job.post = [sends = pieces_of(inputs, rank_), receives = pieces_of(outputs, rank_), to_self, from_self,
-                comm = comm_, limit = options_.chunk_bytes, done = std::int64_t{0}](Requests& requests) mutable {
+                comm = comm_, limit = chunk_bytes_, done = std::int64_t{0}](Requests& requests) mutable {
       if (done == 0 && to_self.defined() && from_self.defined() && from_self.numel() > 0) {
         require(to_self.nbytes() == from_self.nbytes(), "what a rank sends to itself must fit what it receives");
         std::memcpy(from_self.data_ptr(), to_self.data_ptr(), to_self.nbytes());
@@ -332,7 +328,7 @@ class MpiBackend : public c10d::Backend {
     Job job = make_job(name, type, {tensor});
     job.point_to_point = true;
     const bool sending = type == c10d::OpType::SEND;
-    job.post = [=, comm = comm_, limit = options_.chunk_bytes, bytes = static_cast<char*>(tensor.data_ptr()),
+    job.post = [=, comm = comm_, limit = chunk_bytes_, bytes = static_cast<char*>(tensor.data_ptr()),
                 count = static_cast<std::int64_t>(tensor.nbytes()),
                 done = std::int64_t{0}](Requests& requests) mutable {
       if (done >= count) return false;
@@ -349,142 +345,27 @@ class MpiBackend : public c10d::Backend {
 
   c10::intrusive_ptr<c10d::Work> submit(Job job) {
     auto work = job.work;
-    {
-      std::lock_guard lock(mutex_);
-      require(stop_ == Stop::no, "a collective was started on a communicator that is being destroyed");
-      waiting_.push_back(std::move(job));
-    }
-    wake_.notify_one();
+    job.complete = [work](const std::exception_ptr& error) { work->complete(error); };
+    worker_.submit(std::move(job));
     return work;
   }
 
-  // ---- the worker thread ----
-
-  /// Collectives run one after another in the order of submission, which is the same on all ranks; sends and receives
-  /// run beside them, so that two ranks that both send first do not wait for each other.
-  void run() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are the main thread's business
-    std::deque<Job> collectives;
-    std::list<Job> running;
-    int idle_polls = 0;
-    for (;;) {
-      {
-        std::unique_lock lock(mutex_);
-        if (running.empty() && collectives.empty())
-          wake_.wait(lock, [&] { return !waiting_.empty() || stop_ != Stop::no; });
-        for (; !waiting_.empty(); waiting_.pop_front()) {
-          Job& job = waiting_.front();
-          if (job.point_to_point) {
-            job.deadline = Clock::now() + options_.deadline;
-            running.push_back(std::move(job));
-          } else {
-            collectives.push_back(std::move(job));
-          }
-        }
-        if (stop_ == Stop::when_done && running.empty() && collectives.empty()) return;
-        if (stop_ == Stop::at_once) {
-          if (!running.empty() || !collectives.empty()) abandon(std::move(running), std::move(collectives));
-          return;
-        }
-        const bool collective_runs =
-            std::any_of(running.begin(), running.end(), [](const Job& job) { return !job.point_to_point; });
-        if (!collective_runs && !collectives.empty()) {
-          collectives.front().deadline = Clock::now() + options_.deadline;
-          running.push_back(std::move(collectives.front()));
-          collectives.pop_front();
-        }
-      }
-      bool progressed = false;
-      for (auto job = running.begin(); job != running.end();) {
-        const Progress progress = advance(*job);
-        progressed |= progress != Progress::none;
-        job = progress == Progress::done ? running.erase(job) : std::next(job);
-      }
-      if (progressed) {
-        idle_polls = 0;
-      } else if (++idle_polls < 100) {
-        std::this_thread::yield();
-      } else {  // leave the core to those who compute
-        std::this_thread::sleep_for(std::chrono::microseconds(std::min(idle_polls / 2, 200)));
-      }
-    }
-  }
-
-  enum class Progress { none, some, done };
-
-  Progress advance(Job& job) {
-    try {
-      if (failure_) std::rethrow_exception(failure_);
-      if (!job.requests.empty()) {
-        int all = 0;
-        check_mpi(MPI_Testall(static_cast<int>(job.requests.size()), job.requests.data(), &all, MPI_STATUSES_IGNORE),
-                  "MPI_Testall");
-        if (!all) {
-          if (Clock::now() < job.deadline) return Progress::none;
-          throw CommunicationError(fmt::format(
-              "{} was not completed by all {} ranks within {} s: a rank hangs, is gone, or is far behind", job.name,
-              size_, std::chrono::duration_cast<std::chrono::seconds>(options_.deadline).count()));
-        }
-        job.requests.clear();
-      }
-      if (job.post(job.requests)) {
-        job.deadline = Clock::now() + options_.deadline;  // for each piece: a large transfer may take its time
-        return Progress::some;
-      }
-      if (job.finish) job.finish();
-      job.work->complete(nullptr);
-    } catch (...) {
-      fail(job, std::current_exception());
-    }
-    return Progress::done;
-  }
-
-  /// After one failure nobody knows what the peers wait for, so everything later fails in the same way.
-  void fail(Job& job, const std::exception_ptr& error) {
-    if (!failure_) failure_ = error;
-    auto work = job.work;
-    if (!job.requests.empty()) leak(std::move(job));
-    work->complete(error);
-  }
-
-  /// MPI may still write into the memory of an unfinished transfer: it is never freed.
-  void leak(Job job) {
-    abandoned_ = true;
-    if (options_.abandoned) options_.abandoned->store(true);
-    new Job(std::move(job));
-  }
-
-  void abandon(std::list<Job> running, std::deque<Job> collectives) {
-    const auto error = std::make_exception_ptr(
-        CommunicationError("the communicator was destroyed because of another error before this transfer ended"));
-    for (auto& job : running) fail(job, error);
-    for (auto& job : collectives) fail(job, error);
-  }
-
   MPI_Comm comm_;
-  MpiBackendOptions options_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<Job> waiting_;
-  Stop stop_ = Stop::no;
-  // Of the worker thread alone (and of the destructor, after it has joined):
-  std::exception_ptr failure_;
-  bool abandoned_ = false;
-  std::thread worker_;
+  std::int64_t chunk_bytes_;
+  MpiWorker worker_;
 };
 
 }  // namespace
 
 c10::intrusive_ptr<c10d::Backend> make_mpi_backend(MPI_Comm parent, const MpiBackendOptions& options) {
+  const std::int64_t channel = options.watchdog->open_channel();  // before the first wait for the others
   MPI_Comm comm = MPI_COMM_NULL;
   check_mpi(MPI_Comm_dup(parent, &comm), "MPI_Comm_dup");
   MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
   int rank = 0, size = 1;
   check_mpi(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(comm, &size), "MPI_Comm_size");
-  return c10::make_intrusive<MpiBackend>(comm, rank, size, options);
+  return c10::make_intrusive<MpiBackend>(comm, rank, size, options, channel);
 }
 
 }  // namespace sage

@@ -16,6 +16,8 @@ class Backend;
 
 namespace sage {
 
+class Watchdog;
+
 struct MpiBackendOptions {
   /// Transfers are cut into pieces of at most this many bytes: MPI counts in int, and small pieces stay in cache.
   std::int64_t chunk_bytes = std::int64_t{2} << 20;
@@ -23,6 +25,8 @@ struct MpiBackendOptions {
   std::chrono::milliseconds deadline = std::chrono::minutes(10);
   /// Set when the backend is destroyed with transfers under way (may be null).
   std::shared_ptr<std::atomic<bool>> abandoned;
+  /// Of all ranks of the communicator, and no other.
+  std::shared_ptr<Watchdog> watchdog;
 };
 
 /// ALL ranks of `parent`, which is duplicated. The backend offers allreduce (SUM, AVG, MAX, MIN), broadcast, allgather,

@@ -19,8 +19,14 @@ namespace {
 
 class ProcessGroupCommunicator : public Communicator {
  public:
-  ProcessGroupCommunicator(c10::intrusive_ptr<c10d::ProcessGroup> group, at::Device device)
-      : group_(std::move(group)), backend_(group_->getBackend(device.type())), device_(device) {}
+  /// `watchdog`: where collectives are counted; null if the backend does so.
+  ProcessGroupCommunicator(c10::intrusive_ptr<c10d::ProcessGroup> group, at::Device device,
+                           std::shared_ptr<Watchdog> watchdog)
+      : group_(std::move(group)),
+        backend_(group_->getBackend(device.type())),
+        device_(device),
+        watchdog_(std::move(watchdog)),
+        channel_(watchdog_ ? watchdog_->open_channel() : 0) {}
 
   ~ProcessGroupCommunicator() override {
     if (!device_.is_cuda()) return;  // the MPI backend ends with its last owner
@@ -45,7 +51,7 @@ class ProcessGroupCommunicator : public Communicator {
   void broadcast(at::Tensor tensor, int root) override {
     check(tensor);
     require(root >= 0 && root < size(), "broadcast from a rank that is not there");
-    count(tensor.nbytes());
+    count("broadcast", tensor.nbytes());
     if (tensor.numel() == 0) return;
     c10d::BroadcastOptions options;
     options.rootRank = root;
@@ -56,7 +62,7 @@ class ProcessGroupCommunicator : public Communicator {
   at::Tensor all_gather_rows(const at::Tensor& rows) override {
     check(rows);
     require(rows.dim() >= 1, "all_gather_rows needs a tensor with rows");
-    count(rows.nbytes());
+    count("all-gather", rows.nbytes());
     at::Tensor mine = at::full({1}, rows.size(0), at::TensorOptions(at::kLong).device(device_));
     at::Tensor counts = at::empty({size()}, mine.options());
     wait(backend_->_allgather_base(counts, mine));
@@ -98,7 +104,7 @@ class ProcessGroupCommunicator : public Communicator {
       }
       if (r != self && to[r].defined()) bytes += to[r].nbytes();
     }
-    count(bytes);
+    count("exchange", bytes);
     // Nothing to or from a rank is a tensor of no elements. NCCL groups the transfers of one alltoall.
     const at::Tensor nothing = at::empty({0}, at::TensorOptions(type).device(device_));
     std::vector<at::Tensor> inputs(ranks, nothing), outputs(ranks, nothing);
@@ -110,7 +116,7 @@ class ProcessGroupCommunicator : public Communicator {
   }
 
   void barrier() override {
-    count(0);
+    count("barrier", 0);
     c10d::BarrierOptions options;
     if (device_.is_cuda()) options.device = device_;
     wait(backend_->barrier(options));
@@ -123,7 +129,7 @@ class ProcessGroupCommunicator : public Communicator {
  private:
   void all_reduce(at::Tensor tensor, c10d::ReduceOp::RedOpType op) {
     check(tensor);
-    count(tensor.nbytes());
+    count("all-reduce", tensor.nbytes());
     if (tensor.numel() == 0) return;
     c10d::AllreduceOptions options;
     options.reduceOp = op;
@@ -137,7 +143,8 @@ class ProcessGroupCommunicator : public Communicator {
     }
   }
 
-  void count(std::size_t bytes) {
+  void count(const char* verb, std::size_t bytes) {
+    if (watchdog_) watchdog_->submitted(channel_, verb);
     traffic_.bytes_sent += static_cast<std::int64_t>(bytes);
     ++traffic_.calls;
   }
@@ -150,6 +157,8 @@ class ProcessGroupCommunicator : public Communicator {
   c10::intrusive_ptr<c10d::ProcessGroup> group_;
   c10::intrusive_ptr<c10d::Backend> backend_;
   at::Device device_;
+  std::shared_ptr<Watchdog> watchdog_;
+  std::int64_t channel_;
   Traffic traffic_;
 };
 
@@ -189,6 +198,7 @@ std::unique_ptr<Communicator> make_communicator(Runtime& runtime, at::Device dev
     mpi.chunk_bytes = options.chunk_bytes;
     mpi.deadline = options.deadline;
     mpi.abandoned = runtime.abandoned();
+    mpi.watchdog = runtime.watchdog();
     group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::MPI,
                       make_mpi_backend(runtime.world(), mpi));
     group->setDefaultBackend(c10d::ProcessGroup::BackendType::MPI);
@@ -202,7 +212,8 @@ std::unique_ptr<Communicator> make_communicator(Runtime& runtime, at::Device dev
     group->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL, backend);
     group->setDefaultBackend(c10d::ProcessGroup::BackendType::NCCL);
   }
-  return std::make_unique<ProcessGroupCommunicator>(std::move(group), device);
+  return std::make_unique<ProcessGroupCommunicator>(std::move(group), device,
+                                                    device.is_cuda() ? runtime.watchdog() : nullptr);
 }
 
 }  // namespace sage

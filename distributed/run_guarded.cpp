@@ -24,6 +24,7 @@ using namespace std::chrono_literals;
 
 constexpr auto last_rank_deadline = 10min;  // how long a rank that is done waits for the others
 constexpr auto peer_deadline = 30s;         // how long a rank waits for the failed peer that must speak
+constexpr auto aborted_by_peer = 5s;        // for the end that another rank has announced
 constexpr auto farewell_time = 300ms;       // for messages to leave before MPI_Abort
 
 struct Outcome {
@@ -85,8 +86,10 @@ std::int64_t hash_of(const std::string& message) {
   return message.empty() ? 0 : static_cast<std::int64_t>(std::hash<std::string_view>{}(message) | 1U);
 }
 
-/// ALL ranks that come to their end; returns false if some did not within `patience`.
-bool gather_farewells(Runtime& runtime, const Farewell& mine, std::vector<Farewell>& all, Clock::duration patience) {
+/// ALL ranks that come to their end. Returns false if some did not within `patience`, or if `hopeless` says that they
+/// never will.
+bool gather_farewells(Runtime& runtime, const Farewell& mine, std::vector<Farewell>& all, Clock::duration patience,
+                      const std::function<bool()>& hopeless) {
   // Static: MPI may write here after this function has given up.
   static Farewell sent;
   static std::vector<Farewell> received;
@@ -102,7 +105,7 @@ bool gather_farewells(Runtime& runtime, const Farewell& mine, std::vector<Farewe
     int done = 0;
     if (MPI_Test(&request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
     if (done) break;
-    if (Clock::now() > end) return false;
+    if (Clock::now() > end || hopeless()) return false;
     std::this_thread::sleep_for(1ms);
   }
   all = received;
@@ -121,16 +124,31 @@ int run_guarded(Runtime& runtime, const std::function<int()>& action) {
   const auto rank = static_cast<std::size_t>(runtime.rank());
   Clock::duration patience = last_rank_deadline;
   if (outcome.peer_failed) patience = peer_deadline;
-  if (!outcome.message.empty()) patience = 500ms + 50ms * std::min<std::size_t>(rank, 20);
+  if (!outcome.message.empty()) patience = 300ms + 50ms * std::min<std::size_t>(rank, 20);
 
+  Watchdog& watchdog = *runtime.watchdog();
+  watchdog.leave();
+  const bool is_done = outcome.message.empty() && !outcome.peer_failed;
+  std::string waits_for_us;
   const Farewell mine{outcome.status, hash_of(outcome.message), runtime.abandoned()->load() ? 1 : 0};
   std::vector<Farewell> all;
-  if (!gather_farewells(runtime, mine, all, patience)) {
-    // Others work on, or wait for this rank. Whoever gets here first speaks, and ends them.
+  if (!gather_farewells(runtime, mine, all, patience, [&] {
+        if (is_done) waits_for_us = watchdog.waits_for_this_rank();
+        return !waits_for_us.empty() || watchdog.abort_is_announced();
+      })) {
     const int status = outcome.status != 0 ? outcome.status : static_cast<int>(ExitStatus::communication);
+    if (watchdog.abort_is_announced()) {
+      std::this_thread::sleep_for(aborted_by_peer);
+      runtime.abort_job(status);
+    }
+    // Others work on, or wait for this rank. Whoever gets here first speaks, and ends them.
     print(runtime, !outcome.message.empty() ? outcome.message
                    : outcome.peer_failed    ? "error: another rank failed and did not end in time"
-                                            : "error: this rank is done, but others did not end in time");
+                   : waits_for_us.empty()
+                       ? "error: this rank is done, but others did not end in time"
+                       : fmt::format("error: this rank has left the job (its part ended with status {}), but {}",
+                                     outcome.status, waits_for_us));
+    watchdog.announce_abort();
     runtime.abort_job(status);
   }
 
@@ -146,6 +164,7 @@ int run_guarded(Runtime& runtime, const std::function<int()>& action) {
   }
   if (abandoned) {
     std::this_thread::sleep_for(farewell_time);
+    runtime.watchdog()->announce_abort();
     runtime.abort_job(status != 0 ? status : static_cast<int>(ExitStatus::communication));
   }
   return status;

@@ -87,12 +87,14 @@ Runtime::Runtime() {
   check_mpi(MPI_Get_processor_name(name, &length), "MPI_Get_processor_name");
   host_ = std::string(name, static_cast<std::size_t>(length));
   set_threads(0);
+  watchdog_ = std::make_shared<Watchdog>(MPI_COMM_WORLD);
 }
 
 Runtime::~Runtime() {
   int ended = 0;
   MPI_Finalized(&ended);
   if (ended) return;
+  watchdog_->stop();
   // With transfers under way MPI_Finalize could wait for ever.
   if (abandoned_->load()) abort_job(static_cast<int>(ExitStatus::communication));
   MPI_Comm_free(&node_);

@@ -4,6 +4,7 @@
 #include <c10/core/Device.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 #include "core/config.h"
 #include "distributed/device_choice.h"
 #include "distributed/mpi_api.h"
+#include "distributed/watchdog.h"
 
 namespace sage {
 
@@ -51,6 +53,10 @@ class Runtime {
   /// configuration or OMP_NUM_THREADS names a number.
   int compute_threads() const { return compute_threads_; }
 
+  /// How long a rank waits for the others in a collective before it ends the job.
+  std::chrono::milliseconds deadline() const { return deadline_; }
+  void set_deadline(std::chrono::milliseconds deadline) { deadline_ = deadline; }
+
   /// Ends all ranks at once, wherever they are; the job's exit status is `status`.
   [[noreturn]] void abort_job(int status) noexcept;
 
@@ -60,6 +66,7 @@ class Runtime {
   MPI_Comm farewell() const { return farewell_; }
   /// Set by a communicator that was destroyed with transfers under way; MPI can then only be ended by abort_job().
   const std::shared_ptr<std::atomic<bool>>& abandoned() const { return abandoned_; }
+  const std::shared_ptr<Watchdog>& watchdog() const { return watchdog_; }
 
  private:
   /// ALL ranks of the node: what each of them sees, `devices` of them here.
@@ -71,8 +78,10 @@ class Runtime {
 
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, compute_threads_ = 1;
   std::string host_;
+  std::chrono::milliseconds deadline_ = std::chrono::minutes(10);
   MPI_Comm node_ = MPI_COMM_NULL, farewell_ = MPI_COMM_NULL;
   std::shared_ptr<std::atomic<bool>> abandoned_ = std::make_shared<std::atomic<bool>>(false);
+  std::shared_ptr<Watchdog> watchdog_;
 };
 
 }  // namespace sage

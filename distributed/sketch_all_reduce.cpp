@@ -97,7 +97,7 @@ class SketchAllReduce {
     };
     if (active_) {
       wire_.exchange(partner, Kind::rows, part(give), theirs.rows);
-      mine_.rows = part(keep).clone(at::MemoryFormat::Contiguous);
+      mine_.rows = part(keep);
       columns_ = keep;
     } else {
       wire_.exchange(-1, Kind::rows, {}, {});
@@ -122,7 +122,14 @@ class SketchAllReduce {
     if (both) {
       charge_shrink(merged, decision);
       merged.eigenvalues = decision.eigenvalues;
-      merged.rows = rotate_rows(decision.rotation, std::array{low.rows, high.rows});
+      const std::int64_t kept = decision.rotation.size(0);
+      if (level == levels_) {  // straight to where gather_columns() wants them
+        whole_ = at::empty({kept, mine_.rule.dimension}, mine_.rows.options());
+        merged.rows = whole_.narrow(1, columns_.begin, columns_.count());
+      } else {
+        merged.rows = at::empty({kept, columns_.count()}, mine_.rows.options());
+      }
+      rotate_rows(decision.rotation, std::array{low.rows, high.rows}, merged.rows);
     } else {  // the identity
       const SketchState& only = low.row_count() == 0 ? high : low;
       merged.eigenvalues = only.eigenvalues;
@@ -181,11 +188,12 @@ class SketchAllReduce {
 
   /// The halving backwards: partners give each other what they hold, until all hold all columns.
   void gather_columns() {
-    at::Tensor whole;
-    if (active_) {
-      whole = levels_ == 0 ? mine_.rows : at::empty({mine_.row_count(), mine_.rule.dimension}, mine_.rows.options());
-      if (levels_ > 0) whole.narrow(1, columns_.begin, columns_.count()).copy_(mine_.rows);
-      mine_.rows = whole;
+    if (active_ && levels_ > 0) {
+      if (!whole_.defined()) {  // the last level had nothing to rotate
+        whole_ = at::empty({mine_.row_count(), mine_.rule.dimension}, mine_.rows.options());
+        whole_.narrow(1, columns_.begin, columns_.count()).copy_(mine_.rows);
+      }
+      mine_.rows = whole_;
     }
     for (int level = levels_; level >= 1; --level) {
       if (!active_) {
@@ -195,8 +203,8 @@ class SketchAllReduce {
       const Columns parent = halves_[static_cast<std::size_t>(level - 1)];
       const bool lower = (rank_ & (1 << (level - 1))) == 0;
       const Columns other = lower ? parent.right() : parent.left();
-      wire_.exchange(rank_ ^ (1 << (level - 1)), Kind::rows, whole.narrow(1, columns_.begin, columns_.count()),
-                     whole.narrow(1, other.begin, other.count()));
+      wire_.exchange(rank_ ^ (1 << (level - 1)), Kind::rows, whole_.narrow(1, columns_.begin, columns_.count()),
+                     whole_.narrow(1, other.begin, other.count()));
       columns_ = parent;
     }
   }
@@ -206,6 +214,7 @@ class SketchAllReduce {
   SketchWire wire_;
   SketchState mine_;  // while halving: only columns_ of the rows
   Columns columns_;
+  at::Tensor whole_;             // room for all columns, once the last level has rotated its own into it
   std::vector<Columns> halves_;  // columns_ before each level
 };
 

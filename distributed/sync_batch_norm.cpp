@@ -63,7 +63,13 @@ Statistics merged_statistics(const at::Tensor& input, Communicator& communicator
   at::Tensor mine = at::zeros({1 + 2 * channels}, at::kDouble);
   if (count > 0) {
     // The pass of LibTorch's own batch normalisation: a general var_mean takes as long as all the rest of the forward.
-    auto [mean, variance] = at::batch_norm_update_stats(input, std::nullopt, std::nullopt, 0.0);
+    // Of a 16-bit input it gives 16-bit statistics, unless it is handed running ones in float32.
+    OptionalTensor wide_mean, wide_variance;
+    if (at::isReducedFloatingType(input.scalar_type())) {
+      wide_mean = at::zeros({channels}, at::kFloat);
+      wide_variance = at::zeros({channels}, at::kFloat);
+    }
+    auto [mean, variance] = at::batch_norm_update_stats(input, wide_mean, wide_variance, 0.0);
     mine[0].fill_(static_cast<double>(count));
     mine.narrow(0, 1, channels).copy_(mean);
     mine.narrow(0, 1 + channels, channels).copy_(variance);
@@ -89,10 +95,15 @@ void update_running(OptionalTensor running_mean, OptionalTensor running_var, con
   running_var->mul_(1.0 - momentum).add_(batch.variance.to(running_var->scalar_type()), momentum * unbiased);
 }
 
+/// The type of statistics and of sums for an input: float32 for 16-bit types (autocast), else its own.
+at::ScalarType wide_type(const at::Tensor& input) {
+  return at::isReducedFloatingType(input.scalar_type()) ? at::kFloat : input.scalar_type();
+}
+
 at::Tensor per_channel(const at::Tensor& values, const at::Tensor& like) {
   std::vector<std::int64_t> shape(static_cast<std::size_t>(like.dim()), 1);
   shape[1] = values.size(0);
-  return values.to(like.scalar_type()).view(shape);
+  return values.to(wide_type(like)).view(shape);
 }
 
 Communicator& communicator_of(AutogradContext* context) {
@@ -118,7 +129,7 @@ class CpuFunction : public torch::autograd::Function<CpuFunction> {
       return at::empty_like(input);
     }
     update_running(running_mean, running_var, batch, momentum);
-    const at::Tensor mean = batch.mean.to(input.scalar_type()), variance = batch.variance.to(input.scalar_type());
+    const at::Tensor mean = batch.mean.to(wide_type(input)), variance = batch.variance.to(wide_type(input));
     context->save_for_backward({input, weight.value_or(at::Tensor()), mean, variance});
     if (input.numel() == 0) return at::empty_like(input);
     return std::get<0>(at::native_batch_norm(input, weight, bias, mean, variance,
@@ -130,7 +141,8 @@ class CpuFunction : public torch::autograd::Function<CpuFunction> {
     const at::Tensor &input = saved[0], &weight = saved[1], &mean = saved[2], &variance = saved[3];
     const double count = context->saved_data["count"].toDouble(), eps = context->saved_data["eps"].toDouble();
     const std::int64_t channels = input.size(1);
-    at::Tensor by_weight = at::zeros({channels}, input.options()), by_bias = at::zeros({channels}, input.options());
+    const auto wide = input.options().dtype(wide_type(input));
+    at::Tensor by_weight = at::zeros({channels}, wide), by_bias = at::zeros({channels}, wide);
     const at::Tensor gradient = gradients[0];
     if (input.numel() > 0) {
       // With ones as the weight, by_weight = sum of gradient x normalised input, by_bias = sum of gradient.
@@ -150,7 +162,7 @@ class CpuFunction : public torch::autograd::Function<CpuFunction> {
       const at::Tensor slope = scale * inverse * sums.narrow(0, channels, channels) / count;
       const at::Tensor shift = slope * mean.to(at::kDouble) - scale * sums.narrow(0, 0, channels) / count;
       by_input = at::addcmul(per_channel(shift, input), gradient, per_channel(scale, input));
-      by_input.addcmul_(input, per_channel(slope, input), -1);
+      by_input = by_input.addcmul_(input, per_channel(slope, input), -1).to(input.scalar_type());
     }
     const bool affine = context->saved_data["affine"].toBool(), shifted = context->saved_data["shift"].toBool();
     return {by_input,

@@ -48,8 +48,10 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
   TrainOptions train;
   auto* train_command = app.add_subcommand("train", "train on what is selected, and leave a run folder");
   add_config_arguments(train_command, arguments);
-  train_command->add_option("--resume", train.resume, "go on from a run folder or a checkpoint");
+  train_command->add_option("--resume", train.resume,
+                            "go on from a run folder (its newest whole checkpoint) or a checkpoint");
   train_command->add_flag("--overwrite", train.overwrite, "replace the run that output_dir holds");
+  train_command->add_flag("--profile", train.profile, "write a trace of the phases for each rank (output.profile)");
   train_command->add_flag("--dry-run", train.dry_run, "print the plan (sizes, shards, steps, memory) and stop");
 
   std::string checkpoint;

@@ -7,8 +7,10 @@
 #include <exception>
 
 #include "core/log.h"
+#include "distributed/agreement.h"
 #include "distributed/run_guarded.h"
 #include "distributed/runtime.h"
+#include "distributed/signals.h"
 #include "launch/command_line.h"
 
 namespace {
@@ -29,6 +31,8 @@ int main(int argc, char** argv) {
   try {
     sage::Runtime runtime;
     sage::log::set_rank(runtime.rank());
+    sage::install_crash_report();
+    sage::install_stop_signals();
     return sage::run_guarded(runtime, [&] { return sage::run_command_line(runtime, argc, argv); });
   } catch (const std::exception& error) {  // the runtime itself could not start
     fmt::print(stderr, "sage: {}\n", error.what());

@@ -42,7 +42,7 @@ class Layer : public Module {
   virtual void initialize(std::uint64_t seed, const std::string& prefix) = 0;
 
   /// [B, weight.numel()], in the order of a contiguous weight. Scratch: the result and, in a convolution, its unfolded
-  /// input.
+  /// input (on the CPU in float32: one padded example per thread).
   virtual at::Tensor weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const = 0;
   /// [B, bias.numel()].
   virtual at::Tensor bias_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const = 0;
@@ -111,6 +111,10 @@ class Conv2d : public Layer {
   void initialize(std::uint64_t seed, const std::string& prefix) override;
   at::Tensor weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const override;
   at::Tensor bias_gradients(const at::Tensor& input, const at::Tensor& output_gradient) const override;
+  void write_weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient,
+                              at::Tensor columns) const override;
+  void project_weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient, const at::Tensor& block,
+                                at::Tensor projected, at::Tensor squared_norms) const override;
 
  protected:
   at::Tensor compute(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) override;
@@ -118,6 +122,11 @@ class Conv2d : public Layer {
  private:
   /// The windows under every output pixel: [B x groups, inputs / groups x kernel^2, output pixels].
   at::Tensor unfold(const at::Tensor& input, const at::Tensor& output_gradient) const;
+  /// Whether the loops of example_kernels.h can compute these gradients: float32 on the CPU, without dilation.
+  bool has_kernel_for(const at::Tensor& input) const;
+  /// Their columns of output channels `first` to `last` - 1, from tensors with channels last, at least one example.
+  void run_kernel(const at::Tensor& input, const at::Tensor& output_gradient, std::int64_t first, std::int64_t last,
+                  at::Tensor columns) const;
   ConvolutionOptions options_;
 };
 

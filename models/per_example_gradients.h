@@ -6,7 +6,8 @@
 // every output gradient belongs to example b alone); parameters take no part. The moment a layer's output gradient
 // arrives, a hook turns it and the layer's recorded input into [chunk, parameters of the layer], which goes into the
 // rows' columns, or is multiplied with the layer's block of the sketch, and is dropped. Scratch beyond what an ordinary
-// backward pass keeps: chunk x largest layer and its unfolded input, never chunk x D. A repeat gives the same bits.
+// backward pass keeps: chunk x largest layer and (on a GPU, or in float64) its unfolded input, never chunk x D. A
+// repeat gives the same bits.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -1,10 +1,13 @@
 // Parts that the residual networks share.
 #pragma once
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "models/architectures.h"
 #include "models/layers.h"
 
 namespace sage {
@@ -42,6 +45,26 @@ class Downsample : public Module {
  private:
   std::shared_ptr<Conv2d> convolution_;
   std::shared_ptr<BatchNorm2d> norm_;
+};
+
+using MakeBlock =
+    std::function<std::shared_ptr<ResidualBlock>(std::int64_t inputs, std::int64_t outputs, std::int64_t stride)>;
+
+/// A stem `conv1`, `bn1` and ReLU, stages `layer1`, `layer2`, ... of blocks, the mean over all pixels, and the head.
+/// Every stage but the first begins with stride 2.
+class ResidualNetwork : public Classifier {
+ public:
+  /// `stages`: channels at the end of each.
+  ResidualNetwork(const ModelArguments& arguments, std::int64_t stem_channels, const ConvolutionOptions& stem,
+                  const std::vector<std::int64_t>& stages, int blocks_per_stage, const MakeBlock& make_block);
+
+ protected:
+  at::Tensor compute_features(const at::Tensor& images) override;
+
+ private:
+  std::shared_ptr<Conv2d> conv1_;
+  std::shared_ptr<BatchNorm2d> bn1_;
+  std::vector<std::shared_ptr<Stage>> stages_;
 };
 
 }  // namespace sage

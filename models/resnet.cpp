@@ -1,7 +1,7 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/relu.h>
 
-#include <string>
+#include <vector>
 
 #include "models/architectures.h"
 #include "models/residual.h"
@@ -53,55 +53,27 @@ class BasicBlock : public ResidualBlock {
   std::shared_ptr<Downsample> downsample_;
 };
 
-struct Plan {
-  std::int64_t channels;  ///< of the stem and the first stage; each further stage has twice as many
-  int stages, blocks_per_stage;
-  Shortcut shortcut;
-  ConvolutionInit init;
-};
-
-class ResNet : public Classifier {
- public:
-  ResNet(const ModelArguments& arguments, const Plan& plan) : Classifier(arguments.input_shape, arguments.class_count) {
-    std::int64_t channels = plan.channels;
-    const ConvolutionOptions stem{.kernel = 3, .padding = 1, .init = plan.init};
-    conv1_ = register_child("conv1", std::make_shared<Conv2d>(arguments.input_shape.channels, channels, stem));
-    bn1_ = register_child("bn1", std::make_shared<BatchNorm2d>(channels, arguments.batch_norm));
-    for (int s = 0; s < plan.stages; ++s) {
-      auto stage = std::make_shared<Stage>();
-      const std::int64_t outputs = plan.channels << s;
-      for (int b = 0; b < plan.blocks_per_stage; ++b) {
-        const std::int64_t stride = s > 0 && b == 0 ? 2 : 1;
-        stage->append(
-            std::make_shared<BasicBlock>(channels, outputs, stride, plan.shortcut, plan.init, arguments.batch_norm));
-        channels = outputs;
-      }
-      stages_.push_back(register_child("layer" + std::to_string(s + 1), stage));
-    }
-    add_head(channels);
-  }
-
- protected:
-  at::Tensor compute_features(const at::Tensor& images) override {
-    at::Tensor x = at::relu(bn1_->forward(conv1_->forward(images)));
-    for (const auto& stage : stages_) x = stage->forward(x);
-    return x.mean(at::IntArrayRef{2, 3});
-  }
-
- private:
-  std::shared_ptr<Conv2d> conv1_;
-  std::shared_ptr<BatchNorm2d> bn1_;
-  std::vector<std::shared_ptr<Stage>> stages_;
-};
+/// `channels` of the stem and the first stage; each further stage has twice as many.
+std::unique_ptr<Classifier> make_resnet(const ModelArguments& arguments, std::int64_t channels, int stage_count,
+                                        int blocks_per_stage, Shortcut shortcut, ConvolutionInit init) {
+  std::vector<std::int64_t> stages;
+  for (int s = 0; s < stage_count; ++s) stages.push_back(channels << s);
+  const ConvolutionOptions stem{.kernel = 3, .padding = 1, .init = init};
+  return std::make_unique<ResidualNetwork>(arguments, channels, stem, stages, blocks_per_stage,
+                                           [&](std::int64_t inputs, std::int64_t outputs, std::int64_t stride) {
+                                             return std::make_shared<BasicBlock>(inputs, outputs, stride, shortcut,
+                                                                                 init, arguments.batch_norm);
+                                           });
+}
 
 }  // namespace
 
 std::unique_ptr<Classifier> make_resnet20(const ModelArguments& arguments) {
-  return std::make_unique<ResNet>(arguments, Plan{16, 3, 3, Shortcut::padding, ConvolutionInit::kaiming_fan_in});
+  return make_resnet(arguments, 16, 3, 3, Shortcut::padding, ConvolutionInit::kaiming_fan_in);
 }
 
 std::unique_ptr<Classifier> make_resnet18(const ModelArguments& arguments) {
-  return std::make_unique<ResNet>(arguments, Plan{64, 4, 2, Shortcut::projection, ConvolutionInit::kaiming_fan_out});
+  return make_resnet(arguments, 64, 4, 2, Shortcut::projection, ConvolutionInit::kaiming_fan_out);
 }
 
 }  // namespace sage

@@ -1,6 +1,6 @@
 #include <ATen/ops/relu.h>
 
-#include <string>
+#include <vector>
 
 #include "models/architectures.h"
 #include "models/residual.h"
@@ -43,43 +43,15 @@ class GroupedBottleneck : public ResidualBlock {
   std::shared_ptr<Downsample> downsample_;
 };
 
-class ResNeXt29 : public Classifier {
- public:
-  explicit ResNeXt29(const ModelArguments& arguments) : Classifier(arguments.input_shape, arguments.class_count) {
-    std::int64_t channels = 64;
-    conv1_ = register_child(
-        "conv1", std::make_shared<Conv2d>(arguments.input_shape.channels, channels, ConvolutionOptions{.kernel = 1}));
-    bn1_ = register_child("bn1", std::make_shared<BatchNorm2d>(channels, arguments.batch_norm));
-    for (int s = 0; s < 3; ++s) {
-      auto stage = std::make_shared<Stage>();
-      const std::int64_t inner = (group_count * base_group_width) << s;
-      for (int b = 0; b < 3; ++b) {
-        const std::int64_t stride = s > 0 && b == 0 ? 2 : 1;
-        stage->append(std::make_shared<GroupedBottleneck>(channels, inner, stride, arguments.batch_norm));
-        channels = expansion * inner;
-      }
-      stages_.push_back(register_child("layer" + std::to_string(s + 1), stage));
-    }
-    add_head(channels);
-  }
-
- protected:
-  at::Tensor compute_features(const at::Tensor& images) override {
-    at::Tensor x = at::relu(bn1_->forward(conv1_->forward(images)));
-    for (const auto& stage : stages_) x = stage->forward(x);
-    return x.mean(at::IntArrayRef{2, 3});
-  }
-
- private:
-  std::shared_ptr<Conv2d> conv1_;
-  std::shared_ptr<BatchNorm2d> bn1_;
-  std::vector<std::shared_ptr<Stage>> stages_;
-};
-
 }  // namespace
 
 std::unique_ptr<Classifier> make_resnext29_32x4d(const ModelArguments& arguments) {
-  return std::make_unique<ResNeXt29>(arguments);
+  const std::int64_t first = expansion * group_count * base_group_width;
+  return std::make_unique<ResidualNetwork>(
+      arguments, 64, ConvolutionOptions{.kernel = 1}, std::vector<std::int64_t>{first, 2 * first, 4 * first}, 3,
+      [&](std::int64_t inputs, std::int64_t outputs, std::int64_t stride) {
+        return std::make_shared<GroupedBottleneck>(inputs, outputs / expansion, stride, arguments.batch_norm);
+      });
 }
 
 }  // namespace sage

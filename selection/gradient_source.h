@@ -28,7 +28,7 @@ class GradientSource {
 
   /// Bytes that keeping what pass 2 needs of one example costs (features and logits); 0 if nothing can be kept.
   virtual std::int64_t cacheable_bytes_per_example() const = 0;
-  /// Keep (or drop) what gradients() computed, so that project() on the same ids runs no model.
+  /// Keep (or drop) what gradients() and project() compute, so that project() on the same ids runs no model.
   virtual void set_caching(bool on) = 0;
 };
 

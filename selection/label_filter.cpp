@@ -1,5 +1,6 @@
 #include "selection/label_filter.h"
 
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
@@ -54,6 +55,13 @@ void ConfidentCounting::reduce_thresholds(Communicator& communicator) {
     thresholds_.push_back(count > 0.0 ? sums_.const_data_ptr<double>()[c] / count
                                       : std::numeric_limits<double>::infinity());
   }
+}
+
+at::Tensor ConfidentCounting::threshold_sums() const { return at::stack({sums_, labelled_}); }
+
+void ConfidentCounting::add_threshold_sums(const at::Tensor& sums) {
+  sums_.add_(sums[0]);
+  labelled_.add_(sums[1]);
 }
 
 void ConfidentCounting::count(const at::Tensor& probabilities, std::span<const std::int64_t> labels) {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "distributed/communicator.h"
@@ -26,6 +27,12 @@ class ConfidentCounting {
   void count(const at::Tensor& probabilities, std::span<const std::int64_t> labels);
   /// ALL ranks.
   void reduce_counts(Communicator& communicator);
+
+  /// What add_threshold() has gathered on this rank: [2, C], float64, CPU. And back, added to what is there.
+  at::Tensor threshold_sums() const;
+  void add_threshold_sums(const at::Tensor& sums);
+  /// In place of add_threshold() and reduce_thresholds().
+  void set_thresholds(std::vector<double> thresholds) { thresholds_ = std::move(thresholds); }
 
   const std::vector<double>& thresholds() const { return thresholds_; }
   /// Suspects by their label.

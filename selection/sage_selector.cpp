@@ -7,38 +7,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <initializer_list>
-#include <limits>
 #include <memory>
-#include <numeric>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
 #include "core/random_projection.h"
+#include "core/stopwatch.h"
 #include "selection/consensus.h"
 #include "selection/gradient_passes.h"
 #include "selection/gradient_sketch.h"
 #include "selection/label_filter.h"
 #include "selection/quota.h"
-#include "selection/random_subset.h"
+#include "selection/selection_state.h"
 
 namespace sage {
 namespace {
-
-/// Adds the time that it lives to `seconds`.
-class Stopwatch {
- public:
-  explicit Stopwatch(double& seconds) : seconds_(seconds), start_(std::chrono::steady_clock::now()) {}
-  ~Stopwatch() { seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  double& seconds_;
-  std::chrono::steady_clock::time_point start_;
-};
 
 /// Has the source keep what it computes while it lives.
 class CachingSource {
@@ -73,7 +59,6 @@ class SageSelector {
         config_(request.config),
         source_(*request.source),
         communicator_(request.communicator),
-        subset_size_(subset_size(config_.fraction, static_cast<std::int64_t>(request.ids.size()))),
         plan_(plan_shards(static_cast<std::int64_t>(request.ids.size()),
                           std::max<std::int64_t>(largest_size(config_.sketch), 1), config_.shards,
                           communicator_.size())),
@@ -81,20 +66,25 @@ class SageSelector {
         doubts_(request.class_count) {
     check();
     result_.method = "sage";
+    progress_.rows_done.assign(static_cast<std::size_t>(plan_.shard_count()), 0);
   }
 
   /// The whole method. ALL ranks.
   SelectionResult run() {
-    const std::int64_t bytes_before = communicator_.traffic().bytes_sent;
-    const CachingSource caching(source_, keeps_scores());
+    bytes_before_ = communicator_.traffic().bytes_sent;
+    restore();
+    const CachingSource caching(source_, keeps_anything());
     if (by_agreement()) {
       const at::Tensor sketch = sketch_gradients();
       score_by_agreement(sketch);
     } else {
       score_by_norm();
     }
-    choose();
-    share_statistics(communicator_.traffic().bytes_sent - bytes_before);
+    {
+      const SecondsAdder watch(result_.seconds.choose);
+      choose_by_score(request_, counts_doubts() ? &doubts_ : nullptr, result_);
+    }
+    share_statistics();
     return std::move(result_);
   }
 
@@ -118,21 +108,25 @@ class SageSelector {
       throw ConfigError("selection.sketch.max_size must be at least 2");
     }
     if (filters() && !counts_doubts()) fixed_cut(config_.filter.drop, {});
+    subset_size(config_.fraction, static_cast<std::int64_t>(request_.ids.size()));
     require(source_.class_count() == request_.class_count,
             "the source and the request differ in the number of classes");
   }
 
-  /// Whether z and features are kept between passes. The same on every rank: decided by the rank with most examples.
-  bool keeps_scores() {
+  /// Whether anything is kept between passes: features where the source can, which are smaller than z = S g and make it
+  /// again at little cost, else z. The same on every rank: decided by the rank with most examples.
+  bool keeps_anything() {
     if (!by_agreement()) return false;
+    const std::int64_t feature_bytes = source_.cacheable_bytes_per_example();
     const std::int64_t rows =
         is_exact(config_.sketch, source_.dimension()) ? source_.dimension() : largest_size(config_.sketch);
-    const double bytes = static_cast<double>(plan_.most_positions()) *
-                         (4.0 * static_cast<double>(rows) + static_cast<double>(source_.cacheable_bytes_per_example()));
+    const double bytes =
+        static_cast<double>(plan_.most_positions()) * static_cast<double>(feature_bytes > 0 ? feature_bytes : 4 * rows);
     const bool fits = bytes <= static_cast<double>(config_.memory_limit_mib) * 1048576.0;
-    keeps_scores_ = config_.scores == "cached" || (config_.scores == "auto" && fits);
-    result_.scores_kept = keeps_scores_ ? "cached" : "recomputed";
-    return keeps_scores_;
+    const bool keeps = config_.scores == "cached" || (config_.scores == "auto" && fits);
+    keeps_vectors_ = keeps && feature_bytes == 0;
+    result_.scores_kept = keeps ? "cached" : "recomputed";
+    return keeps;
   }
 
   at::Device sketch_device() {
@@ -142,10 +136,106 @@ class SageSelector {
     return config_.compression == "cpu" ? at::Device(at::kCPU) : source_.device();
   }
 
+  /// ALL ranks: takes up where an earlier selection stopped, if there was one.
+  void restore() {
+    const SelectionState* state = request_.resume_from;
+    bool is_scoring = false;
+    if (state != nullptr) {
+      const std::string json = text_of_first(communicator_, state->json);
+      const SelectionProgress progress = progress_from_json(json, request_, plan_.shard_count());
+      progress_.rows_done = progress.rows_done;
+      result_.seconds = progress.seconds;
+      if (communicator_.rank() == 0) bytes_before_ -= progress.bytes_sent;
+      is_scoring = progress.is_scoring;
+    }
+    if (sketches()) {
+      const at::Device device = sketch_device();
+      if (!is_scoring) {
+        sketch_ = make_gradient_sketch(config_.sketch, source_.dimension(), device, plan_, communicator_.rank(),
+                                       config_.batch_size);
+      }
+    }
+    if (state == nullptr) return;
+    if (sketches() && is_scoring) merged_.emplace();
+    hand_out(communicator_, state->tensors, [&](const std::string& name, const at::Tensor& tensor) {
+      const std::vector<std::string> parts = parts_of_name(name);
+      if (parts[0] == "counts") {
+        // Of ranks that there were: those that there are add them up.
+        if (tensor.numel() != 1 + 2 * request_.class_count) damaged_selection(name + " is of another size");
+        if (number_in_name(name, 1) % communicator_.size() != communicator_.rank()) return;
+        const at::Tensor counts = tensor.to(at::kCPU, at::kDouble);
+        progress_.non_finite += static_cast<std::int64_t>(counts[0].item<double>());
+        doubts_.add_threshold_sums(counts.narrow(0, 1, 2 * request_.class_count).view({2, -1}));
+      } else if (name == "thresholds") {
+        const at::Tensor values = tensor.to(at::kCPU, at::kDouble);
+        if (values.numel() != request_.class_count) damaged_selection(name + " are of another size");
+        doubts_.set_thresholds({values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()});
+      } else if (parts[0] == "merged" && parts.size() == 2 && merged_) {
+        take_tensor(*merged_, parts[1], tensor, source_.device());
+      } else if (sketch_) {
+        sketch_->restore(name, tensor);
+      } else {
+        damaged_selection(fmt::format("nothing is known of a tensor `{}`", name));
+      }
+    });
+    communicator_.all_or_none([&] {
+      if (sketch_) sketch_->check_restored(progress_.rows_done);
+      if (merged_) check_sketch(*merged_, source_.dimension());
+      if (merged_ && counts_doubts() && doubts_.thresholds().empty()) damaged_selection("thresholds are missing");
+    });
+  }
+
+  /// ALL ranks: leaves with all that is needed to go on.
+  [[noreturn]] void stop() {
+    const bool is_scoring = sketch_ == nullptr;
+    std::vector<NamedTensor> mine;
+    if (!is_scoring) mine = sketch_->save();
+    // A pass over the probabilities alone begins anew.
+    at::Tensor counts = at::zeros({1 + 2 * request_.class_count}, at::kDouble);
+    counts[0] = static_cast<double>(progress_.non_finite);
+    if (!is_scoring) counts.narrow(0, 1, 2 * request_.class_count).copy_(doubts_.threshold_sums().flatten());
+    mine.push_back({fmt::format("counts.{}", communicator_.rank()), counts});
+    if (communicator_.rank() == 0) {
+      if (merged_) {
+        const std::vector<NamedTensor> merged = to_tensors(*merged_, "merged");
+        mine.insert(mine.end(), merged.begin(), merged.end());
+      }
+      if (is_scoring && !doubts_.thresholds().empty()) {
+        mine.push_back({"thresholds", at::tensor(doubts_.thresholds(), at::kDouble)});
+      }
+    }
+
+    // Of the shards each rank knows its own, and everybody's bytes are counted.
+    const auto [first_shard, last_shard] = plan_.shards_of(communicator_.rank());
+    at::Tensor known = at::zeros({plan_.shard_count() + 1}, at::kLong);
+    for (std::int64_t shard = first_shard; shard < last_shard; ++shard) {
+      known[shard] = progress_.rows_done[static_cast<std::size_t>(shard)];
+    }
+    known[plan_.shard_count()] = communicator_.traffic().bytes_sent - bytes_before_;
+    all_reduce_sum_anywhere(communicator_, known);
+    SelectionProgress progress;
+    progress.is_scoring = is_scoring;
+    progress.rows_done.assign(known.const_data_ptr<std::int64_t>(),
+                              known.const_data_ptr<std::int64_t>() + plan_.shard_count());
+    progress.seconds = result_.seconds;
+    progress.bytes_sent = known[plan_.shard_count()].item<std::int64_t>();
+
+    SelectionState state;
+    state.tensors = gather_to_first(communicator_, mine);
+    if (communicator_.rank() == 0) state.json = progress_to_json(progress, request_, plan_.shard_count());
+    throw SelectionStopped(std::move(state));
+  }
+
+  /// ALL ranks: GradientPasses::project, or the end.
+  void project(const at::Tensor& sketch, const GradientPasses::UseProjection& use,
+               const GradientPasses::UseProbabilities& use_probabilities, bool with_norms = false) {
+    if (!passes_.project(sketch, use, use_probabilities, with_norms)) stop();
+  }
+
   /// Pass 1: S, on the source's device, the same on every rank.
   at::Tensor sketch_gradients() {
     if (!sketches()) {
-      const Stopwatch watch(result_.seconds.sketch);
+      const SecondsAdder watch(result_.seconds.sketch);
       count_thresholds_by_projection();
       const std::int64_t size = largest_size(config_.sketch);
       result_.certificate = Certificate{};
@@ -154,22 +244,24 @@ class SageSelector {
       result_.certificate->shards = plan_.shard_count();
       return random_projection(request_.seed, size, source_.dimension(), source_.device());
     }
-
-    const std::unique_ptr<GradientSketch> sketch =
-        make_gradient_sketch(config_.sketch, source_.dimension(), sketch_device(), plan_, config_.batch_size);
-    {
-      const Stopwatch watch(result_.seconds.sketch);
-      GradientPasses::UseProbabilities use_probabilities;
-      if (counts_doubts()) {
-        use_probabilities = [&](const at::Tensor& p, auto labels) { doubts_.add_threshold(p, labels); };
+    if (!merged_) {
+      bool is_whole = false;
+      {
+        const SecondsAdder watch(result_.seconds.sketch);
+        GradientPasses::UseProbabilities use_probabilities;
+        if (counts_doubts()) {
+          use_probabilities = [&](const at::Tensor& p, auto labels) { doubts_.add_threshold(p, labels); };
+        }
+        is_whole = passes_.sketch(*sketch_, progress_, use_probabilities);
       }
-      result_.non_finite = passes_.sketch(*sketch, use_probabilities);
+      if (!is_whole) stop();
+      const SecondsAdder watch(result_.seconds.merge);
+      if (counts_doubts()) doubts_.reduce_thresholds(communicator_);
+      merged_ = sketch_->merge(communicator_);
+      sketch_.reset();
     }
-    const Stopwatch watch(result_.seconds.merge);
-    if (counts_doubts()) doubts_.reduce_thresholds(communicator_);
-    const SketchState merged = sketch->merge(communicator_);
-    certify(merged);
-    return merged.rows.to(source_.device());
+    certify(*merged_);
+    return merged_->rows.to(source_.device());
   }
 
   void certify(const SketchState& merged) {
@@ -190,8 +282,8 @@ class SageSelector {
 
   /// Where no first pass runs, the thresholds of confident counting need one of their own: a projection onto nothing.
   void count_thresholds_by_projection() {
-    if (!counts_doubts()) return;
-    passes_.project(nothing(), {}, [&](const at::Tensor& p, auto labels) { doubts_.add_threshold(p, labels); });
+    if (!counts_doubts() || !doubts_.thresholds().empty()) return;
+    project(nothing(), {}, [&](const at::Tensor& p, auto labels) { doubts_.add_threshold(p, labels); });
     doubts_.reduce_thresholds(communicator_);
   }
 
@@ -206,15 +298,26 @@ class SageSelector {
 
   /// Pass 2, and, where nothing is kept of it, a third for the scores.
   void score_by_agreement(const at::Tensor& sketch) {
-    const Stopwatch watch(result_.seconds.score);
+    const SecondsAdder watch(result_.seconds.score);
     Consensus consensus(request_.class_count, sketch.size(0), config_.per_class);
-    std::vector<std::pair<MicroBatch, UnitVectors>> kept;
-    passes_.project(
+    // One large tensor: many small ones that stay while others come and go would leave the heap full of holes.
+    at::Tensor kept_directions;
+    std::vector<MicroBatch> kept;
+    std::vector<bool> kept_degenerate;
+    project(
         sketch,
         [&](const MicroBatch& batch, const at::Tensor& projected, const at::Tensor&) {
-          UnitVectors vectors = to_unit_length(projected);
+          const UnitVectors vectors = to_unit_length(projected);
           consensus.add(vectors, batch.labels);
-          if (keeps_scores_) kept.emplace_back(batch, std::move(vectors));
+          if (!keeps_vectors_) return;
+          const at::Tensor& z = vectors.directions;
+          if (!kept_directions.defined()) {
+            kept_directions = at::empty({passes_.example_count(), z.size(1)}, z.options());
+            kept_degenerate.reserve(static_cast<std::size_t>(passes_.example_count()));
+          }
+          kept_directions.narrow(0, batch.offset, z.size(0)).copy_(z);
+          kept_degenerate.insert(kept_degenerate.end(), vectors.degenerate.begin(), vectors.degenerate.end());
+          kept.push_back(batch);
         },
         count_suspects());
     consensus.reduce(communicator_);
@@ -226,23 +329,27 @@ class SageSelector {
       std::copy(agreement.begin(), agreement.end(), scores_.begin() + batch.offset);
       degenerate_ += std::count(vectors.degenerate.begin(), vectors.degenerate.end(), true);
     };
-    for (const auto& [batch, vectors] : kept) score(batch, vectors);
-    if (!keeps_scores_) {
-      passes_.project(sketch,
-                      [&](const MicroBatch& batch, const at::Tensor& projected, const at::Tensor&) {
-                        score(batch, to_unit_length(projected));
-                      },
-                      {});
+    for (const MicroBatch& batch : kept) {
+      const auto count = static_cast<std::int64_t>(batch.ids.size());
+      const auto first = kept_degenerate.begin() + batch.offset;
+      score(batch, {kept_directions.narrow(0, batch.offset, count), std::vector<bool>(first, first + count)});
+    }
+    if (!keeps_vectors_) {
+      project(sketch,
+              [&](const MicroBatch& batch, const at::Tensor& projected, const at::Tensor&) {
+                score(batch, to_unit_length(projected));
+              },
+              {});
     }
     gather_scores();
   }
 
   /// One pass: ||g_i||. The projection is onto nothing; the source computes norms on the way.
   void score_by_norm() {
-    const Stopwatch watch(result_.seconds.score);
+    const SecondsAdder watch(result_.seconds.score);
     count_thresholds_by_projection();
     scores_.assign(static_cast<std::size_t>(passes_.example_count()), kLowestScore);
-    passes_.project(
+    project(
         nothing(),
         [&](const MicroBatch& batch, const at::Tensor&, const at::Tensor& squared_norms) {
           const at::Tensor squares = squared_norms.to(at::kCPU, at::kDouble);
@@ -255,7 +362,7 @@ class SageSelector {
             }
           }
         },
-        count_suspects());
+        count_suspects(), true);
     gather_scores();
   }
 
@@ -269,57 +376,11 @@ class SageSelector {
     if (counts_doubts()) doubts_.reduce_counts(communicator_);
   }
 
-  /// From here on every rank has all scores and does the same.
-  void choose() {
-    const Stopwatch watch(result_.seconds.choose);
-    const std::vector<std::int64_t> chosen = filters() ? choose_after_filter() : choose_top();
-    for (std::int64_t position : chosen) result_.kept.push_back(request_.ids[static_cast<std::size_t>(position)]);
-    describe_classes(request_, result_);
-  }
-
-  std::vector<std::int64_t> choose_top() const {
-    if (!config_.per_class) return highest(result_.scores, subset_size_);
-    const std::vector<std::int64_t> available = count_classes(request_.labels, request_.class_count);
-    return highest_of_each_class(result_.scores, request_.labels, class_quota(subset_size_, available));
-  }
-
-  std::vector<std::int64_t> choose_after_filter() {
-    const auto count = static_cast<std::int64_t>(request_.ids.size());
-    std::vector<std::int64_t> cut;
-    if (counts_doubts()) {
-      const std::vector<std::int64_t> suspects = doubts_.suspects();
-      const std::int64_t total = std::accumulate(suspects.begin(), suspects.end(), std::int64_t{0});
-      result_.estimated_noise = static_cast<double>(total) / static_cast<double>(count);
-      cut = gated_cut(suspects, config_.filter.gate, count);
-    } else {
-      cut = fixed_cut(config_.filter.drop, count_classes(request_.labels, request_.class_count));
-    }
-    const std::int64_t most = count - subset_size_;
-    if (const std::int64_t total = std::accumulate(cut.begin(), cut.end(), std::int64_t{0}); total > most) {
-      result_.warnings.push_back(
-          fmt::format("{} labels are in doubt, but selection.fraction {} leaves room to cut only {}", total,
-                      config_.fraction, most));
-      cut = split_by_weight(most, cut, cut);
-    }
-    const std::vector<std::int64_t> doubtful = least_trusted(trust(), request_.labels, cut);
-    for (std::int64_t position : doubtful) result_.doubtful.push_back(request_.ids[static_cast<std::size_t>(position)]);
-    return draw_balanced(request_.labels, request_.class_count, doubtful, subset_size_, request_.seed, "filter",
-                         request_.round);
-  }
-
-  /// Agreement; or, where norms were taken, the smaller the more trusted, and gradients that are not finite not at all.
-  std::vector<float> trust() const {
-    std::vector<float> trust = result_.scores;
-    if (by_agreement()) return trust;
-    for (float& value : trust) value = value == kLowestScore ? -std::numeric_limits<float>::infinity() : -value;
-    return trust;
-  }
-
   /// ALL ranks: counts of all.
-  void share_statistics(std::int64_t bytes_sent) {
+  void share_statistics() {
+    const auto bytes_sent = static_cast<double>(communicator_.traffic().bytes_sent - bytes_before_);
     at::Tensor sums = at::tensor(
-        {static_cast<double>(degenerate_), static_cast<double>(result_.non_finite), static_cast<double>(bytes_sent)},
-        at::kDouble);
+        {static_cast<double>(degenerate_), static_cast<double>(progress_.non_finite), bytes_sent}, at::kDouble);
     all_reduce_sum_anywhere(communicator_, sums);
     const double* sum = sums.const_data_ptr<double>();
     result_.degenerate = static_cast<std::int64_t>(sum[0]);
@@ -337,12 +398,15 @@ class SageSelector {
   const SelectionConfig& config_;
   GradientSource& source_;
   Communicator& communicator_;
-  const std::int64_t subset_size_;
   const ShardPlan plan_;
   const GradientPasses passes_;
   ConfidentCounting doubts_;
-  bool keeps_scores_ = false;
-  std::vector<float> scores_;  // of this rank's examples
+  std::int64_t bytes_before_ = 0;
+  GradientPasses::SketchProgress progress_;
+  std::unique_ptr<GradientSketch> sketch_;  // while pass 1 goes on
+  std::optional<SketchState> merged_;       // what came of it
+  bool keeps_vectors_ = false;              // z of all examples of this rank
+  std::vector<float> scores_;               // of this rank's examples
   std::int64_t degenerate_ = 0;
   SelectionResult result_;
 };

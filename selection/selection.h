@@ -2,16 +2,37 @@
 // computes for any example) and get the same answer.
 #pragma once
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/config.h"
+#include "core/named_tensor.h"
 #include "distributed/communicator.h"
 #include "selection/gradient_source.h"
 
 namespace sage {
+
+/// What a selection that was stopped half-way needs to go on, on any number of ranks: sketches of the logical shards,
+/// finished or begun, or their sum, and what was counted so far.
+struct SelectionState {
+  std::string json;
+  std::vector<NamedTensor> tensors;  ///< names without '/'
+};
+
+/// Thrown by select() on ALL ranks where stop_requested said so. `state` is whole on rank 0, empty on the others.
+class SelectionStopped : public std::exception {
+ public:
+  explicit SelectionStopped(SelectionState state) : state_(std::move(state)) {}
+  const SelectionState& state() const noexcept { return state_; }
+  const char* what() const noexcept override { return "the selection was stopped and can go on later"; }
+
+ private:
+  SelectionState state_;
+};
 
 struct SelectionRequest {
   const SelectionConfig& config;
@@ -22,6 +43,11 @@ struct SelectionRequest {
   std::int64_t class_count = 0;
   GradientSource* source = nullptr;  ///< may be null for methods that need no gradients (registry: needs_gradients)
   Communicator& communicator;
+  /// ALL ranks, as often on each and with the same answer: whether to stop here. Null: never asked.
+  std::function<bool()> stop_requested = {};
+  /// ALL ranks: go on from this state of a selection with the same request and the same network; what counts is what
+  /// rank 0 gives. Null on ALL ranks: from the start. CheckpointError if it is damaged or of another request.
+  const SelectionState* resume_from = nullptr;
 };
 
 /// What is known of the sketch that scored the examples.

@@ -8,10 +8,15 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
+#include "core/bounded_json.h"
+#include "core/config_keys.h"
 #include "core/error.h"
 #include "core/safetensors.h"
+#include "core/text.h"
 
 namespace sage {
 namespace {
@@ -19,134 +24,197 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-// '/' never stands in a model's dotted names.
-constexpr std::string_view kOptimizerPrefix = "training/optimizer/";
-constexpr std::string_view kSubsetName = "training/subset_ids";
+// '/' never stands in a model's dotted names. Beside the weights of the network:
+//   training/subset_ids
+//   training/optimizer/NAME, training/learner/RANK/NAME, training/buffers/RANK/NAME     of the network
+//   training/proxy/model/NAME, training/proxy/optimizer/NAME, ...                       the same of the proxy
+//   training/selection/NAME
+constexpr std::string_view kTraining = "training/", kProxy = "proxy/", kModel = "model/", kOptimizer = "optimizer/",
+                           kLearner = "learner/", kBuffers = "buffers/", kSelection = "selection/",
+                           kSubset = "subset_ids";
 constexpr std::string_view kStateKey = "sage.state";
 constexpr std::string_view kConfigKey = "sage.config";
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
+constexpr std::int64_t kMostRanks = 1 << 20;
+
+json to_json(const TrainingPosition& position) {
+  return {{"epoch", position.epoch},
+          {"step", position.step},
+          {"order_position", position.order_position},
+          {"examples", position.examples}};
+}
+
+std::int64_t count_at(const json& from, const char* key, std::int64_t low = 0) {
+  return whole_number(from.at(key), key, low);
+}
+
+TrainingPosition position_from_json(const json& from) {
+  return {.epoch = count_at(from, "epoch"),
+          .step = count_at(from, "step"),
+          .order_position = count_at(from, "order_position"),
+          .examples = count_at(from, "examples")};
+}
 
 json state_to_json(const TrainingState& state, CheckpointContent content) {
-  json result{{"format", kFormat},
-              {"complete", content == CheckpointContent::everything},
-              {"model", state.model},
-              {"dataset", state.dataset},
-              {"class_count", state.class_count},
-              {"seed", state.seed},
-              {"global_batch", state.global_batch},
-              {"epoch", state.epoch},
-              {"step", state.step},
-              {"order_position", state.order_position},
-              {"examples_seen", state.examples_seen},
-              {"selection_round", state.selection_round},
-              {"best_accuracy", nullptr},
-              {"best_epoch", state.best_epoch},
-              {"extra", state.extra}};
+  json result = to_json(state.position);
+  result.update({{"format", kFormat},
+                 {"complete", content == CheckpointContent::everything},
+                 {"model", state.model},
+                 {"dataset", state.dataset},
+                 {"class_count", state.class_count},
+                 {"seed", state.seed},
+                 {"global_batch", state.global_batch},
+                 {"selection_round", state.selection_round},
+                 {"selection_epoch", state.selection_epoch},
+                 {"seconds", state.seconds},
+                 {"selection_seconds", state.selection_seconds},
+                 {"best_accuracy", nullptr},
+                 {"best_epoch", state.best_epoch},
+                 {"proxy_position", to_json(state.proxy_position)},
+                 {"proxy_seconds", state.proxy_seconds},
+                 {"selection", nullptr}});
   if (state.best_accuracy) result["best_accuracy"] = *state.best_accuracy;
+  if (state.selection && content == CheckpointContent::everything) result["selection"] = state.selection->json;
   return result;
 }
 
 TrainingState state_from_json(const json& from) {
   TrainingState state;
+  state.position = position_from_json(from);
   from.at("model").get_to(state.model);
   from.at("dataset").get_to(state.dataset);
-  from.at("class_count").get_to(state.class_count);
+  state.class_count = count_at(from, "class_count");
+  if (!from.at("seed").is_number_unsigned()) throw JsonError("seed is not a whole number");
   from.at("seed").get_to(state.seed);
-  from.at("global_batch").get_to(state.global_batch);
-  from.at("epoch").get_to(state.epoch);
-  from.at("step").get_to(state.step);
-  from.at("order_position").get_to(state.order_position);
-  from.at("examples_seen").get_to(state.examples_seen);
-  from.at("selection_round").get_to(state.selection_round);
+  state.global_batch = count_at(from, "global_batch");
+  state.selection_round = count_at(from, "selection_round");
+  state.selection_epoch = count_at(from, "selection_epoch", -1);
+  from.at("seconds").get_to(state.seconds);
+  from.at("selection_seconds").get_to(state.selection_seconds);
   if (!from.at("best_accuracy").is_null()) state.best_accuracy = from["best_accuracy"].get<double>();
-  from.at("best_epoch").get_to(state.best_epoch);
-  from.at("extra").get_to(state.extra);
+  state.best_epoch = count_at(from, "best_epoch");
+  state.proxy_position = position_from_json(from.at("proxy_position"));
+  from.at("proxy_seconds").get_to(state.proxy_seconds);
+  if (!from.at("selection").is_null()) state.selection = SelectionState{from["selection"].get<std::string>(), {}};
   return state;
+}
+
+// ------------------------------------------------------------------------------------------- tensors into the file
+
+void append(std::vector<NamedTensor>& to, const std::string& prefix, std::span<const NamedTensor> tensors) {
+  for (const NamedTensor& tensor : tensors) to.push_back({prefix + tensor.name, tensor.tensor});
+}
+
+/// All but the weights.
+void append_learner(std::vector<NamedTensor>& to, const std::string& prefix, const LearnerState& learner) {
+  append(to, fmt::format("{}{}", prefix, kOptimizer), learner.optimizer);
+  for (std::size_t rank = 0; rank < learner.ranks.size(); ++rank) {
+    append(to, fmt::format("{}{}{}/", prefix, kLearner, rank), learner.ranks[rank].learner);
+    append(to, fmt::format("{}{}{}/", prefix, kBuffers, rank), learner.ranks[rank].buffers);
+  }
+}
+
+void append_training(std::vector<NamedTensor>& to, const TrainingState& state) {
+  const std::string training(kTraining);
+  append_learner(to, training, state.learner);
+  if (state.proxy) {
+    append(to, fmt::format("{}{}{}", kTraining, kProxy, kModel), state.proxy->model);
+    append_learner(to, fmt::format("{}{}", kTraining, kProxy), *state.proxy);
+  }
+  if (state.selection) append(to, fmt::format("{}{}", kTraining, kSelection), state.selection->tensors);
+}
+
+at::Tensor to_tensor(const std::vector<std::int64_t>& ids) {
+  at::Tensor tensor = at::empty({static_cast<std::int64_t>(ids.size())}, at::TensorOptions().dtype(at::kLong));
+  std::copy(ids.begin(), ids.end(), tensor.mutable_data_ptr<std::int64_t>());
+  return tensor;
+}
+
+// ----------------------------------------------------------------------------------------------- and out of it
+
+/// Takes `prefix` off the beginning of `text`, if it is there.
+bool take(std::string_view& text, std::string_view prefix) {
+  if (!text.starts_with(prefix)) return false;
+  text.remove_prefix(prefix.size());
+  return true;
 }
 
 std::vector<std::int64_t> to_ids(const at::Tensor& tensor, const fs::path& path) {
   if (tensor.dim() != 1 || tensor.scalar_type() != at::kLong) {
-    throw CheckpointError(fmt::format("cannot use {}: {} is not a list of int64", path.string(), kSubsetName));
+    throw CheckpointError(fmt::format("cannot use {}: the subset is not a list of int64", path.string()));
   }
   const auto* ids = tensor.const_data_ptr<std::int64_t>();
   return {ids, ids + tensor.numel()};
+}
+
+/// `rest` is what follows the prefix of a learner. False if it is nothing of a learner.
+bool put_into_learner(LearnerState& learner, std::string_view rest, const at::Tensor& tensor) {
+  if (take(rest, kModel)) {
+    learner.model.push_back({std::string(rest), tensor});
+    return true;
+  }
+  if (take(rest, kOptimizer)) {
+    learner.optimizer.push_back({std::string(rest), tensor});
+    return true;
+  }
+  const bool is_learner = take(rest, kLearner);
+  if (!is_learner && !take(rest, kBuffers)) return false;
+  std::int64_t rank = 0;
+  const auto [stop, error] = std::from_chars(rest.data(), rest.data() + rest.size(), rank);
+  if (error != std::errc() || stop == rest.data() + rest.size() || *stop != '/' || rank < 0 || rank > kMostRanks) {
+    return false;
+  }
+  rest.remove_prefix(static_cast<std::size_t>(stop + 1 - rest.data()));
+  if (learner.ranks.size() <= static_cast<std::size_t>(rank)) learner.ranks.resize(static_cast<std::size_t>(rank) + 1);
+  RankState& of_rank = learner.ranks[static_cast<std::size_t>(rank)];
+  (is_learner ? of_rank.learner : of_rank.buffers).push_back({std::string(rest), tensor});
+  return true;
+}
+
+/// `name` without "training/".
+void put_into_state(TrainingState& state, std::string_view name, const at::Tensor& tensor, const fs::path& path) {
+  std::string_view rest = name;
+  if (rest == kSubset) {
+    state.subset_ids = to_ids(tensor, path);
+    return;
+  }
+  if (take(rest, kSelection) && state.selection) {
+    state.selection->tensors.push_back({std::string(rest), tensor});
+    return;
+  }
+  if (take(rest, kProxy)) {
+    if (!state.proxy) state.proxy.emplace();
+    if (put_into_learner(*state.proxy, rest, tensor)) return;
+  } else if (!rest.starts_with(kModel) && put_into_learner(state.learner, rest, tensor)) {
+    return;
+  }
+  throw CheckpointError(fmt::format("cannot use {}: '{}{}' is not known here", path.string(), kTraining, name));
 }
 
 std::string shape_text(const at::Tensor& tensor) {
   return fmt::format("{} [{}]", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), ", "));
 }
 
-/// N of checkpoint_epoch_N.safetensors.
-std::optional<std::int64_t> epoch_of(const fs::path& path) {
-  const std::string name = path.filename().string();
-  constexpr std::string_view kBegin = "checkpoint_epoch_", kEnd = ".safetensors";
-  if (!name.starts_with(kBegin) || !name.ends_with(kEnd) || name.size() <= kBegin.size() + kEnd.size()) return {};
-  const char* end = name.data() + name.size() - kEnd.size();
-  std::int64_t epoch = 0;
-  const auto [stop, error] = std::from_chars(name.data() + kBegin.size(), end, epoch);
-  if (error != std::errc() || stop != end || epoch < 0) return {};
-  return epoch;
-}
-
-/// Newest first.
-std::vector<std::pair<std::int64_t, fs::path>> list_checkpoints(const fs::path& folder) {
-  std::vector<std::pair<std::int64_t, fs::path>> found;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    if (const auto epoch = epoch_of(entry.path())) found.emplace_back(*epoch, entry.path());
-  }
-  std::sort(found.begin(), found.end(), std::greater<>());
-  return found;
-}
-
-bool is_complete(const TrainingState& state) { return !state.optimizer_state.empty(); }
-
-ResumePoint newest_of(const fs::path& folder) {
-  std::error_code error;
-  const fs::path inside = folder / "checkpoints";
-  const fs::path where = fs::is_directory(inside, error) ? inside : folder;
-  ResumePoint point;
-  for (const auto& [epoch, path] : list_checkpoints(where)) {
-    try {
-      point.state = read_checkpoint(path);
-      if (!is_complete(point.state)) throw CheckpointError(fmt::format("{} holds weights only", path.string()));
-      point.path = path;
-      return point;
-    } catch (const CheckpointError& failure) {
-      point.notes.push_back(fmt::format("passed over a checkpoint: {}", failure.what()));
-    }
-  }
-  if (point.notes.empty()) {
-    throw CheckpointError(
-        fmt::format("{} holds no checkpoint (checkpoint_epoch_N.safetensors) to resume from; start anew "
-                    "with --overwrite or another output_dir",
-                    where.string()));
-  }
-  throw CheckpointError(fmt::format("{} holds no whole checkpoint to resume from:\n  {}", where.string(),
-                                    fmt::join(point.notes, "\n  ")));
-}
-
 }  // namespace
 
+bool TrainingState::has_begun_selection() const { return selection || (proxy && !proxy->optimizer.empty()); }
+
+bool TrainingState::is_between_epochs() const {
+  return position.order_position == 0 && selection_epoch != position.epoch && !has_begun_selection();
+}
+
 void write_checkpoint(const fs::path& path, const TrainingState& state, CheckpointContent content) {
-  std::vector<NamedTensor> tensors = state.model_state;
+  std::vector<NamedTensor> tensors = state.learner.model;
   for (const NamedTensor& tensor : tensors) {
     if (tensor.name.find('/') != std::string::npos) {
       throw InternalError(fmt::format("'{}': a model's names cannot hold '/'", tensor.name));
     }
   }
   if (content == CheckpointContent::everything) {
-    require(!state.optimizer_state.empty(), "write_checkpoint: a complete checkpoint needs the optimizer's state");
-    for (const NamedTensor& tensor : state.optimizer_state) {
-      tensors.push_back({fmt::format("{}{}", kOptimizerPrefix, tensor.name), tensor.tensor});
-    }
+    require(!state.learner.optimizer.empty(), "write_checkpoint: a complete checkpoint needs the optimizer's state");
+    append_training(tensors, state);
   }
-  if (state.subset_ids) {
-    const auto count = static_cast<std::int64_t>(state.subset_ids->size());
-    at::Tensor ids = at::empty({count}, at::TensorOptions().dtype(at::kLong));
-    std::copy(state.subset_ids->begin(), state.subset_ids->end(), ids.mutable_data_ptr<std::int64_t>());
-    tensors.push_back({std::string(kSubsetName), ids});
-  }
+  if (state.subset_ids) tensors.push_back({fmt::format("{}{}", kTraining, kSubset), to_tensor(*state.subset_ids)});
   write_safetensors(path, tensors,
                     {{"format", "pt"},  // how Python programs tell whose state dict this is
                      {std::string(kStateKey), state_to_json(state, content).dump()},
@@ -164,28 +232,30 @@ TrainingState read_checkpoint(const fs::path& path) {
   TrainingState state;
   bool complete = false;
   try {
-    const json from = json::parse(text->second);
-    const int format = from.at("format").get<int>();
+    const json from = parse_json<json>(text->second, {.bytes = text->second.size()});
+    const std::int64_t format = count_at(from, "format");
     if (format != kFormat) {
       throw CheckpointError(
           fmt::format("cannot use {}: its format is {}, this program reads {}", path.string(), format, kFormat));
     }
     from.at("complete").get_to(complete);
     state = state_from_json(from);
-  } catch (const json::exception& error) {
+  } catch (const JsonError& error) {
     throw CheckpointError(fmt::format("cannot use {}: its state is not as expected ({})", path.string(), error.what()));
+  } catch (const json::exception& error) {
+    throw CheckpointError(
+        fmt::format("cannot use {}: its state is not as expected ({})", path.string(), excerpt(error.what(), 300)));
   }
   state.config_json = config->second;
-  for (NamedTensor& tensor : file.tensors) {
-    if (tensor.name == kSubsetName) {
-      state.subset_ids = to_ids(tensor.tensor, path);
-    } else if (tensor.name.starts_with(kOptimizerPrefix)) {
-      state.optimizer_state.push_back({tensor.name.substr(kOptimizerPrefix.size()), tensor.tensor});
+  for (const NamedTensor& tensor : file.tensors) {
+    std::string_view name = tensor.name;
+    if (take(name, kTraining)) {
+      put_into_state(state, name, tensor.tensor, path);
     } else {
-      state.model_state.push_back(std::move(tensor));
+      state.learner.model.push_back(tensor);
     }
   }
-  if (complete != is_complete(state)) {
+  if (complete != !state.learner.optimizer.empty()) {
     throw CheckpointError(fmt::format("cannot use {}: it {} an optimizer state against its own word", path.string(),
                                       complete ? "lacks" : "has"));
   }
@@ -222,6 +292,14 @@ void check_same_course(const TrainingState& state, const fs::path& path, const C
   compare("data.validation_fraction", there.data.validation_fraction, config.data.validation_fraction);
   compare("data.corrupt_labels", there.data.corrupt_labels, config.data.corrupt_labels);
   compare("data.corrupt_kind", there.data.corrupt_kind, config.data.corrupt_kind);
+  if (state.has_begun_selection()) {  // the rest has to be of the same kind
+    Config copy_there = there, copy_here = config;
+    const auto rows_there = config_keys(copy_there), rows_here = config_keys(copy_here);
+    for (std::size_t i = 0; i < rows_here.size(); ++i) {
+      if (!rows_here[i].name.starts_with("selection.")) continue;
+      compare(rows_here[i].name.c_str(), rows_there[i].get().dump(), rows_here[i].get().dump());
+    }
+  }
   if (differences.empty()) return;
   throw CheckpointError(
       fmt::format("{} cannot go on: {}. A run resumes on the same examples in the same order; give the "
@@ -263,62 +341,6 @@ void load_tensors(std::span<const NamedTensor> destination, std::span<const Name
     at::Tensor into = to.tensor;
     into.copy_(*by_name.at(to.name));
   }
-}
-
-fs::path checkpoint_path(const fs::path& folder, std::int64_t epoch) {
-  return folder / fmt::format("checkpoint_epoch_{}.safetensors", epoch);
-}
-
-fs::path find_checkpoint(const fs::path& path, std::vector<std::string>& notes) {
-  std::error_code error;
-  if (fs::exists(path, error)) return path;
-  std::vector<fs::path> names{path.filename()};
-  if (path.extension() != ".safetensors") {
-    fs::path renamed = path.filename();
-    if (path.extension() == ".pt") renamed.replace_extension();
-    renamed += ".safetensors";
-    names.push_back(renamed);
-  }
-  std::vector<std::string> looked_for;
-  for (const fs::path& folder : {path.parent_path(), path.parent_path() / "checkpoints"}) {
-    for (const fs::path& name : names) {
-      const fs::path candidate = folder / name;
-      if (fs::is_regular_file(candidate, error)) {
-        notes.push_back(fmt::format("{} does not exist; taking {}", path.string(), candidate.string()));
-        return candidate;
-      }
-      looked_for.push_back(candidate.string());
-    }
-  }
-  throw CheckpointError(
-      fmt::format("there is no checkpoint {} (looked for {})", path.string(), fmt::join(looked_for, ", ")));
-}
-
-ResumePoint find_resume_point(const fs::path& from) {
-  std::vector<std::string> notes;
-  const fs::path path = find_checkpoint(from, notes);
-  std::error_code error;
-  if (fs::is_directory(path, error)) return newest_of(path);
-  ResumePoint point{path, read_checkpoint(path), std::move(notes)};
-  if (!is_complete(point.state)) {
-    throw CheckpointError(
-        fmt::format("{} holds weights only; resume from a checkpoint_epoch_N.safetensors or from the "
-                    "run folder",
-                    path.string()));
-  }
-  return point;
-}
-
-std::vector<fs::path> remove_old_checkpoints(const fs::path& folder, std::int64_t keep) {
-  require(keep >= 2, "remove_old_checkpoints: at least two are kept, since the newest may turn out damaged");
-  std::vector<fs::path> removed;
-  std::int64_t seen = 0;
-  for (const auto& [epoch, path] : list_checkpoints(folder)) {
-    if (seen++ < keep) continue;
-    std::error_code error;
-    if (fs::remove(path, error)) removed.push_back(path);
-  }
-  return removed;
 }
 
 }  // namespace sage

@@ -1,10 +1,12 @@
 // What a run needs to go on, in one safetensors file: weights under the model's own names (so that
 // safetensors.torch.load_file in Python gives a state dict), the rest under "training/...", and a JSON state in the
-// header.
+// header. training/resume.h finds such files, training/checkpoint_writer.h writes them beside the training.
+//
+// No random state is kept: every draw is a pure function of the seed, a name and a position (core/random.h), and the
+// positions are here. The learning rate is a pure function of the step.
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,8 +14,31 @@
 
 #include "core/config.h"
 #include "core/named_tensor.h"
+#include "selection/selection.h"
 
 namespace sage {
+
+/// How far the training of a network is.
+struct TrainingPosition {
+  std::int64_t epoch = 0;           ///< completed epochs
+  std::int64_t step = 0;            ///< optimizer steps done
+  std::int64_t order_position = 0;  ///< examples of the running epoch's order already used; 0 between epochs
+  std::int64_t examples = 0;        ///< back-propagated so far, over all ranks
+  bool operator==(const TrainingPosition&) const = default;
+};
+
+/// What a rank holds for itself.
+struct RankState {
+  std::vector<NamedTensor> learner;  ///< Learner::state()
+  std::vector<NamedTensor> buffers;  ///< where each rank has batch statistics of its own (sync_batch_norm: false)
+};
+
+/// A network in training.
+struct LearnerState {
+  std::vector<NamedTensor> model;      ///< parameters and buffers, with the names of copy_state() (models/weights.h)
+  std::vector<NamedTensor> optimizer;  ///< Optimizer::state(); empty where the training is over
+  std::vector<RankState> ranks;        ///< of all ranks; empty where the training is over
+};
 
 struct TrainingState {
   // What it belongs to.
@@ -24,18 +49,27 @@ struct TrainingState {
   std::uint64_t seed = 0;
   std::int64_t global_batch = 0;  ///< examples per optimizer step, over all ranks
   // Where it stands.
-  std::int64_t epoch = 0;               ///< completed epochs
-  std::int64_t step = 0;                ///< optimizer steps done
-  std::int64_t order_position = 0;      ///< examples of the running epoch's order already used; 0 between epochs
-  std::int64_t examples_seen = 0;       ///< back-propagated so far, over all ranks
-  std::int64_t selection_round = 0;     ///< selections done
-  std::optional<double> best_accuracy;  ///< in [0, 1]
-  std::int64_t best_epoch = 0;
-  std::map<std::string, std::string> extra;  ///< anything else, as text
-  // The tensors.
-  std::vector<NamedTensor> model_state;                 ///< parameters and buffers: copy_state() of models/weights.h
-  std::vector<NamedTensor> optimizer_state;             ///< Optimizer::state(); empty in a file of weights only
+  TrainingPosition position;
+  std::int64_t selection_round = 0;         ///< selections done
+  std::int64_t selection_epoch = -1;        ///< completed epochs when the last one was done; -1: none was
+  double seconds = 0.0;                     ///< spent in the running epoch so far
+  double selection_seconds = 0.0;           ///< of these, spent in a selection that is not done
+  std::optional<double> best_accuracy;      ///< in [0, 1]
+  std::int64_t best_epoch = 0;              ///< completed epochs then
+  TrainingPosition proxy_position;          ///< of the proxy's training, also after it
+  double proxy_seconds = 0.0;               ///< that it took
+  std::optional<SelectionState> selection;  ///< a selection that was stopped half-way
+  // The networks.
+  LearnerState learner;
+  std::optional<LearnerState> proxy;                    ///< in training, or needed by a selection to come
   std::optional<std::vector<std::int64_t>> subset_ids;  ///< examples being trained on; none: all
+
+  /// In the middle of a selection or of the training of its proxy.
+  bool has_begun_selection() const;
+  /// Between two epochs, with nothing begun of the next one.
+  bool is_between_epochs() const;
+  /// Counts everything that a run does: steps of the network and of a proxy.
+  std::int64_t all_steps() const { return position.step + proxy_position.step; }
 };
 
 enum class CheckpointContent { everything, weights_only };
@@ -53,8 +87,8 @@ void check_checkpoint_fits(const TrainingState& state, const std::filesystem::pa
                            const std::string& dataset, std::int64_t class_count);
 
 /// Throws CheckpointError naming every difference in what decides which examples are trained on, and in which order:
-/// the seed, the global batch, and the keys of data.* that split or change the labels. For resuming; anything else
-/// (rates, lengths, output) may change.
+/// the seed, the global batch, the keys of data.* that split or change the labels, and, where a selection was stopped
+/// half-way, selection.*. For resuming; anything else (rates, lengths, output) may change.
 void check_same_course(const TrainingState& state, const std::filesystem::path& path, const Config& config,
                        std::int64_t global_batch);
 
@@ -62,26 +96,5 @@ void check_same_course(const TrainingState& state, const std::filesystem::path& 
 /// nothing, unless both hold the same names with the same shapes and types; `what` says what is being loaded.
 void load_tensors(std::span<const NamedTensor> destination, std::span<const NamedTensor> source,
                   const std::string& what);
-
-/// <folder>/checkpoint_epoch_N.safetensors
-std::filesystem::path checkpoint_path(const std::filesystem::path& folder, std::int64_t epoch);
-
-/// The file that a user means by `path`: itself, or where it does not exist the same name ending in .safetensors (for
-/// one ending in .pt or in nothing), beside it or in a `checkpoints` folder there. Other choices than `path` itself are
-/// told in `notes`. Throws CheckpointError listing what was looked for.
-std::filesystem::path find_checkpoint(const std::filesystem::path& path, std::vector<std::string>& notes);
-
-struct ResumePoint {
-  std::filesystem::path path;
-  TrainingState state;
-  std::vector<std::string> notes;  ///< for the log: what was passed over and why
-};
-/// `from`: a checkpoint (as in find_checkpoint) or a run folder, of which the newest whole checkpoint is taken. Throws
-/// CheckpointError if there is none, with the reason for each file, or if a given file holds weights only.
-ResumePoint find_resume_point(const std::filesystem::path& from);
-
-/// Removes all but the newest `keep` (at least 2) checkpoint_epoch_N files of a `checkpoints` folder, and returns what
-/// was removed. Call it after a checkpoint was written.
-std::vector<std::filesystem::path> remove_old_checkpoints(const std::filesystem::path& folder, std::int64_t keep);
 
 }  // namespace sage

@@ -5,13 +5,15 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/trace.h"
+#include "distributed/signals.h"
 #include "models/weights.h"
-#include "training/checkpoint.h"
 #include "training/evaluation.h"
 #include "training/experiment.h"
 #include "training/job.h"
 #include "training/optimizer.h"
 #include "training/plan.h"
+#include "training/resume.h"
 #include "training/selection_schedule.h"
 #include "training/trainer.h"
 
@@ -47,8 +49,27 @@ void check_resume(const ResumePoint& resume, const Experiment& experiment, Class
   const Config& config = experiment.config;
   check_checkpoint_fits(resume.state, resume.path, config.model.name, config.data.name, experiment.dataset.class_count);
   check_same_course(resume.state, resume.path, config, experiment.global_batch);
-  load_state(network, resume.state.model_state);
-  make_optimizer(network.named_parameters(), config.training)->load_state(resume.state.optimizer_state);
+  load_state(network, resume.state.learner.model);
+  make_optimizer(network.named_parameters(), config.training)->load_state(resume.state.learner.optimizer);
+}
+
+/// ALL ranks. Each has looked for the checkpoint by itself; on a shared file system they may see different folders.
+void expect_one_resume_point(const Job& job, const ResumePoint& resume) {
+  const auto name = fmt::format("{} {}", resume.path.filename().string(), describe(resume.state.position));
+  const auto all = job.communicator->all_gather_strings(name);
+  for (std::size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] == all[0]) continue;
+    throw CheckpointError(fmt::format(
+        "rank {} finds another checkpoint to resume from ({}) than rank 0 ({}): name the file with --resume", rank,
+        all[rank], all[0]));
+  }
+}
+
+/// What goes on behind `resume` is done again.
+void set_aside_after(const RunFolder& folder, const ResumePoint& resume) {
+  for (const auto& path : folder.set_aside_after(checkpoint_name(resume.state))) {
+    log::info("{} belongs to work that is done again: renamed to end in .abandoned", path.string());
+  }
 }
 
 /// Rank 0 opens the folder and its log; ALL ranks throw if it fails.
@@ -87,8 +108,9 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
     }
   }
   if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string();
+  if (options.profile) config.output.profile = true;
 
-  Job job(runtime, config.device);
+  Job job(runtime, config.device, config.distributed);
   expect_one_configuration(job, config);
   warn_of_fallbacks(config, job.device);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);
@@ -100,32 +122,38 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
         "warm-up or set selection.no_warmup=true",
         config.selection.warmup_epochs);
   }
-  if (resume) job.communicator->all_or_none([&] { check_resume(*resume, *experiment, *network); });
+  if (resume) {
+    expect_one_resume_point(job, *resume);
+    job.communicator->all_or_none([&] { check_resume(*resume, *experiment, *network); });
+  }
   if (options.dry_run) {
     if (job.is_lead()) fmt::print("{}", to_string(plan, *experiment, runtime.size()));
     return 0;
   }
   const OpenMode mode = resume ? OpenMode::resume : options.overwrite ? OpenMode::overwrite : OpenMode::fresh;
+  const StopSignalWatch watch;  // before this a signal just ends the program: nothing was written
   auto folder = open_run_folder(job, config, mode, job.info(options.command_line));
   log::info("{}", to_string(plan, *experiment, runtime.size()));
   if (resume) {
     for (const auto& note : resume->notes) log::info("{}", note);
-    if (folder) {
-      for (const auto& path : folder->set_aside_after(resume->state.epoch)) {
-        log::info("{} belongs to epochs that are done again: renamed to end in .abandoned", path.string());
-      }
-    }
-    log::info("resuming from {} after epoch {}", resume->path.string(), resume->state.epoch);
+    if (folder) set_aside_after(*folder, *resume);
+    log::info("resuming from {} {}", resume->path.string(), describe(resume->state.position));
   }
-  Trainer trainer(*experiment, job, folder ? &*folder : nullptr, resume ? &resume->state : nullptr);
-  trainer.run();
-  return 0;
+  std::optional<TrainingState> resumed;
+  if (resume) resumed = std::move(resume->state);
+  std::optional<trace::Recording> recording;
+  if (config.output.profile) {
+    recording.emplace(std::filesystem::path(config.output_dir) / "profile", runtime.rank(),
+                      config.output.profile_steps);
+  }
+  Trainer trainer(*experiment, job, folder ? &*folder : nullptr, std::move(resumed));
+  return static_cast<int>(trainer.run() == 0 ? ExitStatus::success : ExitStatus::stopped);
 }
 
 int select_command_main(Runtime& runtime, const ConfigSource& source, const SelectOptions& options) {
   Config config = source.load();
   if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string() + "_select";
-  Job job(runtime, config.device);
+  Job job(runtime, config.device, config.distributed);
   expect_one_configuration(job, config);
   warn_of_fallbacks(config, job.device);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);
@@ -139,8 +167,8 @@ int select_command_main(Runtime& runtime, const ConfigSource& source, const Sele
       const auto path = find_checkpoint(options.checkpoint, notes);
       const TrainingState state = read_checkpoint(path);
       check_checkpoint_fits(state, path, config.model.name, config.data.name, experiment->dataset.class_count);
-      load_state(*network, state.model_state);
-      epoch = state.epoch;
+      load_state(*network, state.learner.model);
+      epoch = state.position.epoch;
       for (const auto& note : notes) log::info("{}", note);
     });
   } else if (config.selection.scorer == "current") {
@@ -169,19 +197,19 @@ int evaluate_command_main(Runtime& runtime, const std::string& checkpoint, const
   for (const auto& note : notes) log::info("{}", note);
   const TrainingState state = read_checkpoint(path);
   const Config config = parse_config(state.config_json, path.string(), overrides);
-  Job job(runtime, config.device);
+  Job job(runtime, config.device, config.distributed);
   expect_one_configuration(job, config);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);
   check_checkpoint_fits(state, path, config.model.name, config.data.name, experiment->dataset.class_count);
   const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);
-  job.communicator->all_or_none([&] { load_state(*network, state.model_state); });
+  job.communicator->all_or_none([&] { load_state(*network, state.learner.model); });
   std::vector<std::int64_t> ids(static_cast<std::size_t>(experiment->dataset.test.size()));
   std::iota(ids.begin(), ids.end(), std::int64_t{0});
-  const EvaluationReport report =
-      evaluate(*network, *experiment->test_images, experiment->dataset.test.labels, ids, 256, *job.communicator);
+  const EvaluationReport report = evaluate(*network, *experiment->test_images, experiment->dataset.test.labels, ids,
+                                           256, *job.communicator, config.training.precision);
   if (!job.is_lead()) return 0;
-  fmt::print("checkpoint {} (epoch {})\ntest accuracy {:.2f} %  loss {:.4f}  examples {}\n", path.string(), state.epoch,
-             100 * report.mean.accuracy, report.mean.loss, report.examples);
+  fmt::print("checkpoint {} (epoch {})\ntest accuracy {:.2f} %  loss {:.4f}  examples {}\n", path.string(),
+             state.position.epoch, 100 * report.mean.accuracy, report.mean.loss, report.examples);
   for (std::size_t c = 0; c < report.class_accuracy.size(); ++c) {
     fmt::print("  {:<24} {:6.2f} %\n", experiment->dataset.class_names[c], 100 * report.class_accuracy[c]);
   }

@@ -20,6 +20,7 @@ struct TrainOptions {
   std::string resume;
   bool overwrite = false;  ///< replace the run that output_dir holds
   bool dry_run = false;    ///< print the plan and stop
+  bool profile = false;    ///< output.profile
   std::vector<std::string> command_line;
 };
 

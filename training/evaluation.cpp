@@ -7,12 +7,15 @@
 #include <limits>
 
 #include "data/sharding.h"
+#include "training/autocast.h"
 
 namespace sage {
 
 EvaluationReport evaluate(Classifier& network, const ImageStore& images, std::span<const std::int64_t> labels,
-                          std::span<const std::int64_t> ids, std::int64_t batch_size, Communicator& communicator) {
+                          std::span<const std::int64_t> ids, std::int64_t batch_size, Communicator& communicator,
+                          const std::string& precision) {
   const at::NoGradGuard no_gradients;
+  const Precision autocast_precision = to_precision(precision, images.device());
   const bool was_training = network.is_training();
   network.eval();
   const auto classes = network.class_count();
@@ -25,7 +28,12 @@ EvaluationReport evaluate(Classifier& network, const ImageStore& images, std::sp
     std::vector<std::int64_t> targets;
     for (auto id : batch) targets.push_back(labels[static_cast<std::size_t>(id)]);
     const at::Tensor target = to_device(targets, images.device());
-    const at::Tensor logits = network.forward(images.images_of(batch));
+    at::Tensor logits;
+    {
+      const Autocast autocast(autocast_precision, images.device());
+      logits = network.forward(images.images_of(batch));
+    }
+    if (at::isReducedFloatingType(logits.scalar_type())) logits = logits.to(at::kFloat);
     sums.select(0, 0).add_(at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum).to(at::kDouble));
     const at::Tensor correct = logits.argmax(1).eq(target).to(at::kDouble);
     sums.narrow(0, 1, classes).add_(at::bincount(target, {}, classes));

@@ -1,15 +1,61 @@
 #include "training/experiment.h"
 
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "core/error.h"
 #include "core/random.h"
 #include "data/corruption.h"
 #include "data/registry.h"
+#include "distributed/node_memory.h"
 #include "distributed/sync_batch_norm.h"
 #include "models/registry.h"
 
 namespace sage {
+namespace {
+
+using nlohmann::json;
+
+at::Tensor labels_tensor(const Split& split) {
+  at::Tensor labels = at::empty({split.size()}, at::kLong);
+  std::ranges::copy(split.labels, labels.mutable_data_ptr<std::int64_t>());
+  return labels;
+}
+
+Split to_split(const at::Tensor& images, const at::Tensor& labels) {
+  const auto* first = labels.const_data_ptr<std::int64_t>();
+  return {images, {first, first + labels.numel()}};
+}
+
+/// ALL ranks. Reads the data set once per node; the images stay in the memory that the ranks of the node share. Throws
+/// on all ranks if it fails on any.
+Dataset load_shared_dataset(const DataConfig& config, Communicator& communicator) {
+  const NodeShared shared = once_per_node(communicator, [&](const AllocateShared& allocate) {
+    const Dataset read = load_dataset(config, allocate);
+    const json rest{{"name", read.name},
+                    {"class_count", read.class_count},
+                    {"class_names", read.class_names},
+                    {"mean", read.mean},
+                    {"deviation", read.deviation}};
+    return NodeShared{rest.dump(),
+                      {read.train.images, labels_tensor(read.train), read.test.images, labels_tensor(read.test)}};
+  });
+  const json rest = json::parse(shared.text);
+  Dataset dataset;
+  rest.at("name").get_to(dataset.name);
+  rest.at("class_count").get_to(dataset.class_count);
+  rest.at("class_names").get_to(dataset.class_names);
+  rest.at("mean").get_to(dataset.mean);
+  rest.at("deviation").get_to(dataset.deviation);
+  dataset.train = to_split(shared.tensors[0], shared.tensors[1]);
+  dataset.test = to_split(shared.tensors[2], shared.tensors[3]);
+  return dataset;
+}
+
+}  // namespace
 
 std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device device, Communicator& communicator) {
   auto experiment = std::make_unique<Experiment>();
@@ -18,9 +64,11 @@ std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device 
   experiment->global_batch = config.training.batch_size_per_rank > 0
                                  ? config.training.batch_size_per_rank * communicator.size()
                                  : config.training.batch_size;
+  Dataset& dataset = experiment->dataset;
+  const bool share = config.data.share_on_node && communicator.size() > 1;
+  if (share) dataset = load_shared_dataset(config.data, communicator);
   communicator.all_or_none([&] {
-    Dataset& dataset = experiment->dataset;
-    dataset = load_dataset(config.data);
+    if (!share) dataset = load_dataset(config.data);
     experiment->labels = dataset.train.labels;
     if (config.data.validation_fraction > 0) {
       auto split = split_validation(dataset, config.data.validation_fraction, config.seed);

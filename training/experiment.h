@@ -28,8 +28,8 @@ struct Experiment {
   std::int64_t steps_of(std::int64_t examples) const { return (examples + global_batch - 1) / global_batch; }
 };
 
-/// Reads the data, makes labels wrong and splits validation off as the configuration says. ALL ranks: if it fails on
-/// any rank, all throw. Throws ConfigError, DataError.
+/// Reads the data (once per node, unless data.share_on_node says no), makes labels wrong and splits validation off as
+/// the configuration says. ALL ranks: if it fails on any rank, all throw. Throws ConfigError, DataError.
 std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device device, Communicator& communicator);
 
 /// A network of `name` with fresh weights from `seed`, on the experiment's device, with synchronised batch statistics

@@ -4,6 +4,9 @@
 #include <fmt/ranges.h>
 #include <torch/headeronly/version.h>
 
+#include <chrono>
+#include <cmath>
+
 #include "distributed/cuda_part.h"
 #include "distributed/process_group_communicator.h"
 
@@ -41,14 +44,20 @@ at::Device ieee_arithmetic(at::Device device) {
   return device;
 }
 
+std::chrono::milliseconds deadline_of(const DistributedConfig& config) {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(1000.0 * config.deadline_seconds)));
+}
+
 }  // namespace
 
-Job::Job(Runtime& runtime_of_process, const DeviceConfig& config)
+Job::Job(Runtime& runtime_of_process, const DeviceConfig& config, const DistributedConfig& distributed)
     : runtime(runtime_of_process),
       device(runtime.configure(config)),
-      communicator(make_communicator(runtime, ieee_arithmetic(device))),
-      statistics(make_communicator(runtime, device)),
-      timer(device_memory_hooks(device)) {}
+      communicator(make_communicator(runtime, ieee_arithmetic(device), {.deadline = deadline_of(distributed)})),
+      statistics(make_communicator(runtime, device, {.deadline = deadline_of(distributed)})),
+      timer(device_memory_hooks(device)) {
+  runtime.set_deadline(deadline_of(distributed));
+}
 
 RunInfo Job::info(const std::vector<std::string>& command_line) const {
   RunInfo info;

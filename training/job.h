@@ -12,7 +12,7 @@ namespace sage {
 
 struct Job {
   /// ALL ranks. Chooses device and threads and connects the ranks.
-  Job(Runtime& runtime_of_process, const DeviceConfig& config);
+  Job(Runtime& runtime_of_process, const DeviceConfig& config, const DistributedConfig& distributed = {});
 
   bool is_lead() const { return communicator->rank() == 0; }
   /// ALL ranks. Versions, hosts and devices, for the run folder.

@@ -1,8 +1,11 @@
 #include "training/learner.h"
 
-#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/isfinite.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/ranges.h>
 
 #include <cmath>
@@ -10,124 +13,341 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/trace.h"
+#include "data/sharding.h"
+#include "training/checkpoint.h"
 
 namespace sage {
 namespace {
 
-std::vector<at::Tensor> buffers_of(const Module& network) {
+/// Steps on a GPU before their outcome is looked at: by then it is there, and the device has work for the meantime.
+constexpr std::size_t steps_in_flight = 2;
+
+std::vector<at::Tensor> buffers_of(const Module& network, bool floating_only) {
   std::vector<at::Tensor> buffers;
-  for (const auto& buffer : network.named_buffers()) buffers.push_back(buffer.tensor);
+  for (const auto& buffer : network.named_buffers()) {
+    if (!floating_only || buffer.tensor.is_floating_point()) buffers.push_back(buffer.tensor);
+  }
   return buffers;
 }
 
+at::Tensor flattened(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> flat;
+  for (const auto& tensor : tensors) flat.push_back(tensor.reshape({-1}));
+  return at::cat(flat);
+}
+
+/// Watches a forward pass for the first layer that makes something that is not finite.
+class NonFiniteObserver : public LayerObserver {
+ public:
+  at::Tensor observe(const Layer& layer, const at::Tensor& input, at::Tensor output) override {
+    ++position_;
+    if (found_ == nullptr && !output.isfinite().all().item<bool>()) {
+      found_ = &layer;
+      found_at_ = position_;
+      bad_input_ = !input.isfinite().all().item<bool>();
+      bad_rows_ = output.isfinite().flatten(1).all(1).logical_not().cpu();
+    }
+    return output;
+  }
+
+  const Layer* found_ = nullptr;
+  bool bad_input_ = false;
+  at::Tensor bad_rows_;  // bool, one for each example
+  std::int64_t found_at_ = 0, position_ = 0;
+};
+
 }  // namespace
+
+void check_training_step(const TrainingConfig& config, at::Device device, int ranks) {
+  to_precision(config.precision, device);
+  if (!config.cuda_graph) return;
+  if (!device.is_cuda()) throw ConfigError("training.cuda_graph needs a GPU, but this run computes on the CPU");
+  if (ranks > 1) {
+    throw ConfigError(
+        fmt::format("training.cuda_graph records the steps of one rank alone, and this job has {}: the reduction of "
+                    "gradients between ranks is not recorded; start one rank, or set training.cuda_graph=false",
+                    ranks));
+  }
+}
+
+struct Learner::Pending {
+  Batch batch;
+  std::string where;
+  at::Tensor status;  // on the host
+  std::optional<c10::Event> copied;
+};
+
+/// Where the values of one rank's part of a batch are first not finite.
+struct Learner::Finding {
+  std::int64_t position = std::numeric_limits<std::int64_t>::max();  // layers in the order of the forward pass
+  std::string what;
+  std::vector<std::int64_t> ids;
+};
 
 Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> network, Communicator& communicator,
                  PhaseTimer& timer)
     : config_(experiment.config.training),
       communicator_(communicator),
       timer_(timer),
+      device_(experiment.device),
+      precision_(to_precision(config_.precision, experiment.device)),
       network_(std::move(network)),
-      optimizer_(make_optimizer(network_->named_parameters(), config_)),
-      data_parallel_(std::make_unique<DataParallel>(network_->parameters(), buffers_of(*network_), communicator,
-                                                    config_.bucket_mib << 20)) {
+      parameters_(network_->named_parameters()),
+      optimizer_(make_optimizer(parameters_, config_)),
+      data_parallel_(std::make_unique<DataParallel>(network_->parameters(), buffers_of(*network_, false), communicator,
+                                                    config_.bucket_mib << 20)),
+      buffers_(buffers_of(*network_, true)),
+      scaler_(precision_ == Precision::fp16, config_.loss_scale, device_),
+      totals_(at::zeros({3}, at::TensorOptions(at::kDouble).device(device_))),
+      last_(at::zeros({3}, at::TensorOptions(at::kDouble).device(device_))) {
+  check_training_step(config_, device_, communicator.size());
+  if (config_.cuda_graph) graph_ = std::make_unique<StepGraph>(cuda_graph_hooks(device_), device_);
   network_->train();
-  totals_.loss_and_correct = at::zeros({2}, at::TensorOptions(at::kDouble).device(experiment.device));
 }
 
-bool Learner::step(const Batch& batch, double learning_rate, const std::string& where) {
-  const auto local_count = static_cast<std::int64_t>(batch.ids.size());
-  data_parallel_->zero_gradients();
-  at::Tensor losses, loss_sum;
-  {
-    const auto scope = timer_.measure("forward");
-    data_parallel_->prepare_forward();
-    const at::Tensor logits = network_->forward(batch.images);
-    losses = at::cross_entropy_loss(logits, batch.labels, {}, at::Reduction::None, -100, config_.label_smoothing);
-    loss_sum = losses.sum();
-    const at::NoGradGuard no_gradients;
-    totals_.loss_and_correct.add_(
-        at::stack({loss_sum.detach().to(at::kDouble), logits.argmax(1).eq(batch.labels).sum().to(at::kDouble)}));
-  }
-  {
-    const auto scope = timer_.measure("backward");
-    // Gradients are averaged over the ranks: with this factor their average is the gradient of the global mean, however
-    // unevenly the batch is split.
-    const at::Tensor loss =
-        loss_sum * (static_cast<double>(communicator_.size()) / static_cast<double>(batch.global_count));
-    data_parallel_->prepare_backward(loss);
-    loss.backward();
-    data_parallel_->finish_step();
-  }
-  last_loss_sum_ = loss_sum.detach();
-  last_count_ = local_count;
-  totals_.examples += batch.global_count;
+Learner::~Learner() = default;
 
-  // Every rank holds the same reduced gradients, so all decide alike without talking. On a GPU this is where the host
-  // waits for the step: forward and backward are then the times of their launches.
-  bool finite = false;
-  {
-    const auto scope = timer_.measure("finite_check");
-    finite = gradients_are_finite();
+void Learner::step(const Batch& batch, double learning_rate, const std::string& where) {
+  if (graph_) {
+    const auto scope = timer_.measure("graph");
+    graph_->run(batch.images, batch.labels, batch.global_count, learning_rate,
+                [&](const at::Tensor& images, const at::Tensor& labels, const at::Tensor& rate) {
+                  run_step(images, labels, batch.global_count, rate);
+                });
+  } else {
+    run_step(batch.images, batch.labels, batch.global_count, learning_rate);
   }
-  if (!finite) {
-    if (config_.non_finite == "stop") stop(batch, losses.detach(), where);
-    ++skipped_steps_;
-    log::warning("{}: the gradients are not finite; the step is skipped ({} so far)", where, skipped_steps_);
-    return false;
+  trace::count_step();
+  note_outcome(batch, where);
+}
+
+at::Tensor Learner::logits_of(const at::Tensor& images) {
+  const Autocast autocast(precision_, device_);
+  const at::Tensor logits = network_->forward(images);
+  return at::isReducedFloatingType(logits.scalar_type()) ? logits.to(at::kFloat) : logits;
+}
+
+void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
+                       const LearningRate& rate) {
+  at::Tensor saved_buffers;
+  {
+    const at::NoGradGuard no_gradients;
+    data_parallel_->zero_gradients();
+    last_.zero_();
+    if (!buffers_.empty()) saved_buffers = flattened(buffers_);
+  }
+  data_parallel_->prepare_forward();
+  // Gradients are averaged over the ranks: with this factor their average is the gradient of the global mean, however
+  // unevenly the batch is split.
+  const double factor = static_cast<double>(communicator_.size()) / static_cast<double>(global_count);
+  const auto parts = static_cast<int>(config_.accumulate);
+  for (int part = 0; part < parts; ++part) {
+    const Range range = balanced_range(images.size(0), part, parts);
+    at::Tensor loss;
+    {
+      const auto scope = timer_.measure("forward");
+      const at::Tensor target = labels.narrow(0, range.begin, range.size());
+      const at::Tensor logits = logits_of(images.narrow(0, range.begin, range.size()));
+      loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
+      const at::NoGradGuard no_gradients;
+      last_.narrow(0, 0, 2).add_(
+          at::stack({loss.detach().to(at::kDouble), logits.argmax(1).eq(target).sum().to(at::kDouble)}));
+      last_.select(0, 2).add_(static_cast<double>(range.size()));
+    }
+    const auto scope = timer_.measure("backward");
+    if (part == parts - 1) data_parallel_->prepare_backward(loss);
+    loss.backward(scaler_.seed(loss, factor));
   }
   const auto scope = timer_.measure("optimizer");
-  optimizer_->step(learning_rate);
-  return true;
+  data_parallel_->finish_step();
+  update(rate, saved_buffers);
 }
 
-bool Learner::gradients_are_finite() const {
+void Learner::update(const LearningRate& rate, const at::Tensor& saved_buffers) {
   const at::NoGradGuard no_gradients;
   std::vector<at::Tensor> gradients;
-  for (const auto& parameter : network_->parameters()) gradients.push_back(parameter.grad());
-  return std::isfinite(at::stack(at::_foreach_norm(gradients)).sum().item<double>());
+  gradients.reserve(parameters_.size());
+  for (const auto& parameter : parameters_) gradients.push_back(parameter.tensor.grad());
+  // Every rank holds the same reduced gradients, so all find the same without talking.
+  scaler_.unscale(gradients);
+  if (config_.clip_norm > 0) clip_gradients(gradients, config_.clip_norm);
+  optimizer_->step(rate, scaler_.found_inf());
+  scaler_.update();
+  // A step that is skipped leaves no trace: not in the totals, nor in the running statistics, where one NaN would stay
+  // for ever. The CPU knows at once; on a GPU the question is answered there.
+  const at::Tensor skipped = scaler_.found_inf().ne(0);
+  if (device_.is_cpu() && !skipped.item<bool>()) {
+    totals_.add_(last_);
+    return;
+  }
+  totals_.add_(last_.masked_fill(skipped, 0.0));
+  if (buffers_.empty()) return;
+  std::vector<std::int64_t> sizes;
+  for (const auto& buffer : buffers_) sizes.push_back(buffer.numel());
+  at::_foreach_copy_(buffers_, at::where(skipped, saved_buffers, flattened(buffers_)).split_with_sizes(sizes));
 }
 
-void Learner::stop(const Batch& batch, const at::Tensor& losses, const std::string& where) {
-  // ALL ranks are here. Each names its examples with such a loss; the lowest rank that has any reports them all.
-  const at::Tensor host = losses.cpu().to(at::kDouble);
-  std::vector<std::int64_t> ids;
-  for (std::size_t i = 0; i < batch.ids.size(); ++i) {
-    if (!std::isfinite(host[static_cast<std::int64_t>(i)].item<double>())) ids.push_back(batch.ids[i]);
+void Learner::note_outcome(const Batch& batch, const std::string& where) {
+  if (device_.is_cpu()) {
+    const float* status = scaler_.status().const_data_ptr<float>();
+    look_at(status[0] != 0.0F, status[1], batch, where);
+    return;
   }
-  constexpr std::size_t most = 20;  // named by each rank
-  std::string mine = fmt::format("{}", fmt::join(ids.begin(), ids.begin() + std::min(ids.size(), most), ", "));
-  if (ids.size() > most) mine += fmt::format(" and {} more", ids.size() - most);
-  std::string all;
-  for (const auto& text : communicator_.all_gather_strings(mine)) {
-    if (!text.empty()) all += (all.empty() ? "" : ", ") + text;
+  auto pending = std::make_unique<Pending>(
+      Pending{batch, where, at::empty({2}, at::TensorOptions(at::kFloat).pinned_memory(true)), std::nullopt});
+  pending->status.copy_(scaler_.status(), /*non_blocking=*/true);
+  const c10::impl::VirtualGuardImpl streams(device_.type());
+  pending->copied.emplace(device_.type());
+  pending->copied->record(streams.getStream(device_));
+  pending_.push_back(std::move(pending));
+  while (pending_.size() > steps_in_flight) look_at_oldest();
+}
+
+void Learner::look_at_oldest() {
+  const std::unique_ptr<Pending> oldest = std::move(pending_.front());
+  pending_.pop_front();
+  oldest->copied->synchronize();
+  const float* status = oldest->status.const_data_ptr<float>();
+  look_at(status[0] != 0.0F, status[1], oldest->batch, oldest->where);
+}
+
+void Learner::look_at(bool skipped, float scale, const Batch& batch, const std::string& where) {
+  if (!skipped) {
+    skipped_in_a_row_ = 0;
+    return;
+  }
+  ++skipped_;
+  if (scaler_.is_scaling() && scale >= 1.0F) {
+    log::info("{}: the gradients overflow in fp16; the step is skipped and the loss scale lowered to {:g}", where,
+              scale);
+    return;
+  }
+  ++skipped_in_a_row_;
+  if (config_.non_finite == "stop" || skipped_in_a_row_ >= config_.non_finite_limit) stop(batch, where);
+  log::warning("{}: the loss or a gradient is not finite; the step is skipped ({} so far, {} in a row)", where,
+               skipped_, skipped_in_a_row_);
+}
+
+void Learner::settle() {
+  while (!pending_.empty()) look_at_oldest();
+  data_parallel_->broadcast_buffers();
+}
+
+Learner::Finding Learner::find_first_bad(const Batch& batch) {
+  const at::NoGradGuard no_gradients;
+  Finding finding;
+  const auto layers = named_layers(*network_);
+  const auto parts = static_cast<int>(config_.accumulate);
+  for (int part = 0; part < parts; ++part) {
+    NonFiniteObserver observer;
+    for (const auto& [name, layer] : layers) layer->set_observer(&observer);
+    const Range range = balanced_range(batch.images.size(0), part, parts);
+    const at::Tensor logits = logits_of(batch.images.narrow(0, range.begin, range.size()));
+    for (const auto& [name, layer] : layers) layer->set_observer(nullptr);
+    at::Tensor bad_rows = observer.bad_rows_;
+    std::int64_t position = observer.found_at_;
+    std::string what;
+    if (observer.found_ == nullptr) {
+      bad_rows = at::cross_entropy_loss(logits, batch.labels.narrow(0, range.begin, range.size()), {},
+                                        at::Reduction::None, -100, config_.label_smoothing)
+                     .isfinite()
+                     .logical_not()
+                     .cpu();
+      if (!bad_rows.any().item<bool>()) continue;
+      position = observer.position_ + 1;
+      what = "the loss";
+    } else {
+      for (const auto& [name, layer] : layers) {
+        if (layer == observer.found_) what = fmt::format("the output of layer '{}'", name);
+      }
+      const auto& weight = observer.found_->weight();
+      if (observer.bad_input_) {
+        what += " (as is its input)";
+      } else if (!weight.isfinite().all().item<bool>()) {
+        what += " (as is its weight)";
+      }
+    }
+    if (position > finding.position) continue;
+    if (position < finding.position) finding = {position, what, {}};
+    for (std::int64_t row = 0; row < range.size(); ++row) {
+      if (bad_rows[row].item<bool>()) finding.ids.push_back(batch.ids[static_cast<std::size_t>(range.begin + row)]);
+    }
+  }
+  return finding;
+}
+
+void Learner::stop(const Batch& batch, const std::string& where) {
+  // ALL ranks are here. The batch is run forward again; the rank whose values go bad in the earliest layer speaks.
+  const Finding mine = find_first_bad(batch);
+  constexpr std::size_t most = 20;  // ids named by each rank
+  std::string ids = fmt::format(
+      "{}", fmt::join(mine.ids.begin(), mine.ids.begin() + static_cast<std::ptrdiff_t>(std::min(mine.ids.size(), most)),
+                      ", "));
+  if (mine.ids.size() > most) ids += fmt::format(" and {} more", mine.ids.size() - most);
+  const auto positions = communicator_.all_gather_strings(std::to_string(mine.position));
+  const auto causes = communicator_.all_gather_strings(mine.what);
+  const auto examples = communicator_.all_gather_strings(ids);
+  std::int64_t first = std::numeric_limits<std::int64_t>::max();
+  for (const auto& position : positions) first = std::min<std::int64_t>(first, std::stoll(position));
+  std::string what, all_ids;
+  for (std::size_t rank = 0; rank < positions.size(); ++rank) {
+    if (causes[rank].empty() || std::stoll(positions[rank]) != first) continue;
+    if (what.empty()) what = fmt::format("{} on rank {} is the first that is not", causes[rank], rank);
+    all_ids += (all_ids.empty() ? "" : ", ") + examples[rank];
+  }
+  if (what.empty()) {
+    what = "all layers and losses are";
+    for (auto parameter = parameters_.rbegin(); parameter != parameters_.rend(); ++parameter) {
+      if (parameter->tensor.grad().isfinite().all().item<bool>()) continue;
+      what += fmt::format("; the first gradient that is not is that of '{}'", parameter->name);
+      break;
+    }
+  } else {
+    what += fmt::format(", for the examples with ids {}", all_ids);
   }
   communicator_.all_or_none([&] {
-    throw TrainingError(
-        fmt::format("{}: {}. Lower training.lr, or set training.non_finite=skip to leave such steps out", where,
-                    all.empty() ? "a gradient is not finite, though every loss is"
-                                : fmt::format("the loss is not finite for the examples with ids {}", all)));
+    throw TrainingError(fmt::format(
+        "{}: the loss or a gradient is not finite{}: {}. Look at these examples, or lower training.lr; "
+        "training.non_finite=skip leaves such steps out, up to training.non_finite_limit in a row",
+        where, skipped_in_a_row_ > 1 ? fmt::format(", as in {} steps in a row", skipped_in_a_row_) : "", what));
   });
   throw InternalError("unreachable");
 }
 
 double Learner::last_loss() const {
-  if (last_count_ == 0) return std::numeric_limits<double>::quiet_NaN();
-  return last_loss_sum_.item<double>() / static_cast<double>(last_count_);
+  const at::Tensor host = last_.cpu();
+  const double* values = host.const_data_ptr<double>();
+  return values[2] > 0 ? values[0] / values[2] : std::numeric_limits<double>::quiet_NaN();
 }
 
 EpochTotals Learner::take_totals() {
-  communicator_.all_reduce_sum(totals_.loss_and_correct);
-  const at::Tensor host = totals_.loss_and_correct.cpu();
+  communicator_.all_reduce_sum(totals_);
+  const at::Tensor host = totals_.cpu();  // itself on the CPU
+  const double* values = host.const_data_ptr<double>();
   EpochTotals result;
-  result.examples = totals_.examples;
-  if (result.examples > 0) {
-    result.loss = host[0].item<double>() / static_cast<double>(result.examples);
-    result.accuracy = host[1].item<double>() / static_cast<double>(result.examples);
-  }
-  totals_.loss_and_correct.zero_();
-  totals_.examples = 0;
+  if (values[2] > 0) result = {values[0] / values[2], values[1] / values[2], static_cast<std::int64_t>(values[2])};
+  totals_.zero_();
   return result;
+}
+
+std::vector<NamedTensor> Learner::state() const {
+  require(pending_.empty(), "a learner's state is asked for before settle()");
+  std::vector<NamedTensor> state{{"totals", totals_.cpu().clone()},
+                                 {"skipped.total", at::full({1}, skipped_, at::kLong)},
+                                 {"skipped.in_a_row", at::full({1}, skipped_in_a_row_, at::kLong)}};
+  for (const auto& [name, tensor] : scaler_.state()) state.push_back({name, tensor.cpu().clone()});
+  return state;
+}
+
+void Learner::load_state(std::span<const NamedTensor> state) {
+  const std::vector<NamedTensor> mine = this->state();
+  load_tensors(mine, state, "the state of training");
+  totals_.copy_(mine[0].tensor);
+  skipped_ = mine[1].tensor.item<std::int64_t>();
+  skipped_in_a_row_ = mine[2].tensor.item<std::int64_t>();
+  const auto scaler = scaler_.state();
+  for (std::size_t i = 0; i < scaler.size(); ++i) scaler[i].tensor.copy_(mine[3 + i].tensor);
 }
 
 }  // namespace sage

@@ -1,65 +1,105 @@
 // A network with its optimizer and gradient reduction: what makes one training step.
 #pragma once
+#include <deque>
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
+#include "core/named_tensor.h"
 #include "data/loader.h"
 #include "distributed/communicator.h"
 #include "distributed/data_parallel.h"
+#include "training/autocast.h"
 #include "training/experiment.h"
+#include "training/loss_scaler.h"
 #include "training/optimizer.h"
 #include "training/resources.h"
+#include "training/step_graph.h"
 
 namespace sage {
 
-/// Sums over the steps since the last reset, kept on the device: read once an epoch.
-struct RunningTotals {
-  at::Tensor loss_and_correct;  ///< float64 [2]: summed loss, number of right predictions, of this rank
-  std::int64_t examples = 0;    ///< of all ranks
-};
-
-/// Mean loss and accuracy over all ranks.
+/// Mean loss and accuracy over the examples of all ranks in steps that were taken.
 struct EpochTotals {
   double loss = 0.0, accuracy = 0.0;
   std::int64_t examples = 0;
 };
 
+/// Throws ConfigError for a precision or a CUDA graph that this device or number of ranks does not allow.
+void check_training_step(const TrainingConfig& config, at::Device device, int ranks);
+
 class Learner {
  public:
-  /// ALL ranks. Starts from the same weights everywhere.
+  /// ALL ranks. Starts from the same weights everywhere. Throws as check_training_step does.
   Learner(const Experiment& experiment, std::shared_ptr<Classifier> network, Communicator& communicator,
           PhaseTimer& timer);
+  ~Learner();
 
-  /// One optimizer step on the mean loss of the global batch. ALL ranks, also one whose part is empty. A step whose
-  /// gradients are not finite on any rank is so on all: it throws TrainingError naming `where`, step and ids, or is
-  /// skipped (training.non_finite). Returns whether the step was taken.
-  bool step(const Batch& batch, double learning_rate, const std::string& where);
+  /// One optimizer step on the mean loss of the global batch. ALL ranks, also one whose part is empty. A step with a
+  /// loss or gradient that is not finite on any rank is so on all: none updates its weights. Such steps are counted;
+  /// after training.non_finite_limit in a row (non_finite=stop: the first) this throws TrainingError on ALL ranks,
+  /// naming `where`, the examples and the first bad layer. In fp16 a step counts as such only where the loss scale has
+  /// fallen below 1: until then the scaler looks for its place.
+  ///
+  /// On a GPU nothing here waits for the step: whether it was skipped is looked at two steps later, or in settle().
+  void step(const Batch& batch, double learning_rate, const std::string& where);
 
-  /// ALL ranks, before the network is evaluated, asked for gradients or saved: the same running statistics everywhere.
-  void settle() { data_parallel_->broadcast_buffers(); }
+  /// ALL ranks, before the network is evaluated, asked for gradients or saved, and before state(): looks at the steps
+  /// that were not looked at yet (and throws as step() does), and gives all ranks the same running statistics.
+  void settle();
 
   Classifier& network() { return *network_; }
   Optimizer& optimizer() { return *optimizer_; }
-  std::int64_t skipped_steps() const { return skipped_steps_; }
+  /// Of the steps looked at so far.
+  std::int64_t skipped_steps() const { return skipped_; }
   /// Mean loss of this rank's part of the last step; waits for the device. NaN where the part was empty.
   double last_loss() const;
 
   /// ALL ranks. Totals since the last call.
   EpochTotals take_totals();
 
+  /// What goes on beside weights, buffers and optimizer, so that a resumed run is bit-equal; call settle() first.
+  /// Copies on the CPU: "totals" (float64 [3], of THIS RANK: the one entry that differs between ranks),
+  /// "skipped.total", "skipped.in_a_row" (int64 [1]), and in fp16 "scaler.scale" (float32 [1]) and "scaler.growth"
+  /// (int32 [1]). On another number of ranks the ranks' totals may be added up and given to one of them, zeros to the
+  /// others.
+  std::vector<NamedTensor> state() const;
+  /// Throws CheckpointError, changing nothing, where a name is missing or unknown or a shape or type differs.
+  void load_state(std::span<const NamedTensor> state);
+
  private:
-  bool gradients_are_finite() const;
-  [[noreturn]] void stop(const Batch& batch, const at::Tensor& losses, const std::string& where);
+  struct Pending;
+  struct Finding;
+
+  void run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
+                const LearningRate& rate);
+  at::Tensor logits_of(const at::Tensor& images);
+  void update(const LearningRate& rate, const at::Tensor& saved_buffers);
+  void note_outcome(const Batch& batch, const std::string& where);
+  void look_at_oldest();
+  void look_at(bool skipped, float scale, const Batch& batch, const std::string& where);
+  [[noreturn]] void stop(const Batch& batch, const std::string& where);
+  Finding find_first_bad(const Batch& batch);
 
   const TrainingConfig& config_;
   Communicator& communicator_;
   PhaseTimer& timer_;
+  at::Device device_;
+  Precision precision_;
   std::shared_ptr<Classifier> network_;
+  std::vector<NamedTensor> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DataParallel> data_parallel_;
-  RunningTotals totals_;
-  at::Tensor last_loss_sum_;
-  std::int64_t last_count_ = 0, skipped_steps_ = 0;
+  std::unique_ptr<StepGraph> graph_;  // null: every step is launched anew
+  std::vector<at::Tensor> buffers_;   // the floating-point ones
+
+  LossScaler scaler_;
+  // On the device, so that no step waits for it. float64 [3], of this rank: summed loss, right predictions, examples;
+  // since the last take_totals(), and of the last step alone.
+  at::Tensor totals_, last_;
+
+  std::deque<std::unique_ptr<Pending>> pending_;  // steps whose outcome was not looked at
+  std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;
 };
 
 }  // namespace sage

@@ -7,8 +7,10 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "core/bounded_json.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/text.h"
 
 namespace sage {
 namespace {
@@ -40,9 +42,17 @@ json rank_json(const RankUse& use) {
           {"device_peak_bytes", use.device_peak_bytes},
           {"phases", json::parse(phases_to_json(use.phases))}};
 }
+std::int64_t count_at(const json& from, const char* key) { return whole_number(from.at(key), key); }
 RankUse to_rank(const json& from) {
-  return {from.at("rank").get<int>(), phases_from_json(from.at("phases").dump()),
-          from.at("host_peak_bytes").get<std::int64_t>(), from.at("device_peak_bytes").get<std::int64_t>()};
+  RankUse use{static_cast<int>(whole_number(from.at("rank"), "rank", 0, std::numeric_limits<int>::max())),
+              {},
+              count_at(from, "host_peak_bytes"),
+              count_at(from, "device_peak_bytes")};
+  for (const auto& [phase, cost] : from.at("phases").items()) {
+    use.phases[phase] = {cost.at("seconds").get<double>(), count_at(cost, "calls"), count_at(cost, "host_peak_bytes"),
+                         count_at(cost, "device_peak_bytes")};
+  }
+  return use;
 }
 
 json epoch_json(const EpochRecord& record) {
@@ -60,9 +70,9 @@ json epoch_json(const EpochRecord& record) {
 }
 EpochRecord to_epoch(const json& from) {
   EpochRecord record;
-  record.epoch = from.at("epoch").get<std::int64_t>();
-  record.steps = from.at("steps").get<std::int64_t>();
-  record.examples_seen = from.at("examples_seen").get<std::int64_t>();
+  record.epoch = count_at(from, "epoch");
+  record.steps = count_at(from, "steps");
+  record.examples_seen = count_at(from, "examples_seen");
   record.learning_rate = to_number(from.at("learning_rate"));
   record.seconds = to_number(from.at("seconds"));
   record.train = to_evaluation(from.at("train")).value_or(Evaluation{});
@@ -87,18 +97,18 @@ json selection_json(const SelectionSummary& record) {
 }
 SelectionSummary to_selection(const json& from) {
   SelectionSummary record;
-  record.epoch = from.at("epoch").get<std::int64_t>();
-  record.round = from.at("round").get<std::int64_t>();
+  record.epoch = count_at(from, "epoch");
+  record.round = count_at(from, "round");
   record.method = from.at("method").get<std::string>();
-  record.candidates = from.at("candidates").get<std::int64_t>();
-  record.kept = from.at("kept").get<std::int64_t>();
+  record.candidates = count_at(from, "candidates");
+  record.kept = count_at(from, "kept");
   record.seconds = to_number(from.at("seconds"));
   record.phase_seconds = from.at("phase_seconds").get<std::map<std::string, double>>();
   record.relative_certificate = to_optional_number(from.at("relative_certificate"));
   record.overlap = to_optional_number(from.at("overlap"));
   record.noise_rate = to_optional_number(from.at("noise_rate"));
   if (const json& wrong = from.at("wrong_labels_kept"); !wrong.is_null()) {
-    record.wrong_labels_kept = wrong.get<std::int64_t>();
+    record.wrong_labels_kept = whole_number(wrong, "wrong_labels_kept");
   }
   return record;
 }
@@ -126,10 +136,19 @@ Metrics Metrics::resume(std::filesystem::path folder, std::int64_t last_epoch, s
   const std::filesystem::path path = metrics.folder_ / "metrics.json";
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return metrics;
+  const auto refuse = [&](const std::string& cause) {
+    throw CheckpointError(
+        fmt::format("cannot read {}: {}; move it away to resume without the earlier figures", path.string(), cause));
+  };
+  const std::string text = read_file(path);
   try {
-    const json all = json::parse(read_file(path));
+    // Thousands of epochs on hundreds of ranks are many values.
+    const json all = parse_json<json>(text, {.bytes = text.size(), .values = std::size_t{64} << 20});
     for (const json& one : all.at("epochs")) {
       EpochRecord record = to_epoch(one);
+      if (!metrics.epochs_.empty() && record.epoch <= metrics.epochs_.back().epoch) {
+        refuse(fmt::format("epoch {} stands after epoch {}", record.epoch, metrics.epochs_.back().epoch));
+      }
       if (record.epoch <= last_epoch) metrics.epochs_.push_back(std::move(record));
     }
     for (const json& one : all.at("selections")) {
@@ -137,9 +156,10 @@ Metrics Metrics::resume(std::filesystem::path folder, std::int64_t last_epoch, s
       if (record.round <= last_round) metrics.selections_.push_back(std::move(record));
     }
     metrics.versions_ = all.at("versions").get<std::map<std::string, std::string>>();
+  } catch (const JsonError& failure) {
+    refuse(failure.what());
   } catch (const json::exception& failure) {
-    throw CheckpointError(fmt::format("cannot read {}: {}; move it away to resume without the earlier figures",
-                                      path.string(), failure.what()));
+    refuse(excerpt(failure.what(), 300));
   }
   return metrics;
 }

@@ -1,6 +1,15 @@
 #include "training/model_gradient_source.h"
 
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
 namespace sage {
+namespace {
+constexpr std::int32_t kept_rows = 8192;
+}
 
 ModelGradientSource::ModelGradientSource(Classifier& network, const ImageStore& images,
                                          std::span<const std::int64_t> labels, const SelectionConfig& config,
@@ -18,33 +27,46 @@ at::Tensor ModelGradientSource::labels_of(std::span<const std::int64_t> ids) con
 }
 
 ClassifierFactors ModelGradientSource::kept_factors(std::span<const std::int64_t> ids) const {
-  std::vector<at::Tensor> features, residuals, probabilities;
+  if (row_of_id_.empty()) return {};
+  const auto row_of = [&](std::size_t i) { return row_of_id_[static_cast<std::size_t>(ids[i])]; };
+  std::vector<at::Tensor> runs;
   for (std::size_t i = 0; i < ids.size();) {
-    const auto found = places_.find(ids[i]);
-    if (found == places_.end()) return {};
     // The run of ids that lie one behind the other is taken as one slice.
-    const Place place = found->second;
-    std::int64_t run = 1;
-    for (++i; i < ids.size(); ++i, ++run) {
-      const auto next = places_.find(ids[i]);
-      if (next == places_.end() || next->second.batch != place.batch || next->second.row != place.row + run) break;
-    }
-    const ClassifierFactors& batch = kept_[place.batch];
-    features.push_back(batch.features.narrow(0, place.row, run));
-    residuals.push_back(batch.residuals.narrow(0, place.row, run));
-    probabilities.push_back(batch.probabilities.narrow(0, place.row, run));
+    const std::int32_t first = row_of(i);
+    if (first < 0) return {};
+    std::int32_t count = 1;
+    for (++i; i < ids.size() && row_of(i) == first + count && row_of(i) % kept_rows != 0; ++i) ++count;
+    runs.push_back(kept_[static_cast<std::size_t>(first / kept_rows)].narrow(0, first % kept_rows, count));
   }
-  return {at::cat(features), at::cat(residuals), at::cat(probabilities)};
+  const std::int64_t features = network_.feature_count(), classes = network_.class_count();
+  const auto columns = [&](std::int64_t first, std::int64_t count) {
+    std::vector<at::Tensor> parts;
+    for (const at::Tensor& run : runs) parts.push_back(run.narrow(1, first, count));
+    return at::cat(parts);
+  };
+  return {columns(0, features), columns(features, classes), columns(features + classes, classes)};
 }
 
 ClassifierFactors ModelGradientSource::factors_of(std::span<const std::int64_t> ids) {
   if (ClassifierFactors kept = kept_factors(ids); kept.features.defined()) return kept;
   const ClassifierFactors factors = gradients_.features_and_residuals(images_.images_of(ids), labels_of(ids));
-  if (caching_) {
-    for (std::size_t row = 0; row < ids.size(); ++row) {
-      places_[ids[row]] = {kept_.size(), static_cast<std::int64_t>(row)};
+  if (!caching_) return factors;
+  const auto total = static_cast<std::int64_t>(ids.size());
+  for (std::int64_t done = 0; done < total;) {
+    const std::int64_t row = kept_count_ % kept_rows, count = std::min<std::int64_t>(kept_rows - row, total - done);
+    if (row == 0) {
+      const std::int64_t width = network_.feature_count() + 2 * network_.class_count();
+      kept_.push_back(at::empty({kept_rows, width}, factors.features.options()));
     }
-    kept_.push_back(factors);
+    std::int64_t column = 0;
+    for (const at::Tensor& part : {factors.features, factors.residuals, factors.probabilities}) {
+      kept_.back().narrow(0, row, count).narrow(1, column, part.size(1)).copy_(part.narrow(0, done, count));
+      column += part.size(1);
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      row_of_id_[static_cast<std::size_t>(ids[static_cast<std::size_t>(done + i)])] = kept_count_++;
+    }
+    done += count;
   }
   return factors;
 }
@@ -82,10 +104,10 @@ std::int64_t ModelGradientSource::cacheable_bytes_per_example() const {
 }
 
 void ModelGradientSource::set_caching(bool on) {
-  caching_ = on;
-  if (on) return;
+  caching_ = on && gradients_.is_forward_only();
   kept_.clear();
-  places_.clear();
+  kept_count_ = 0;
+  row_of_id_.assign(caching_ ? static_cast<std::size_t>(images_.size()) : 0, -1);
 }
 
 }  // namespace sage

@@ -2,7 +2,6 @@
 #pragma once
 #include <cstdint>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include "core/config.h"
@@ -41,12 +40,11 @@ class ModelGradientSource : public GradientSource {
   std::span<const std::int64_t> labels_;
   PerExampleGradients gradients_;
   bool caching_ = false;
-  std::vector<ClassifierFactors> kept_;  // as they were computed, batch by batch
-  struct Place {
-    std::size_t batch;
-    std::int64_t row;
-  };
-  std::unordered_map<std::int64_t, Place> places_;  // in kept_, by id: the passes may cut batches differently
+  // What is kept: rows of features, residuals and probabilities, in a few large tensors and one table. Many small ones
+  // between the large tensors that come and go in every pass would leave the heap full of holes.
+  std::vector<at::Tensor> kept_;         // [kept_rows, F + 2 C] each
+  std::vector<std::int32_t> row_of_id_;  // in kept_; -1: not kept. Empty: nothing is
+  std::int32_t kept_count_ = 0;
 };
 
 }  // namespace sage

@@ -7,7 +7,6 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
@@ -31,10 +30,15 @@ class Sgd final : public Optimizer {
   }
 
  protected:
-  void update(std::vector<at::Tensor>& values, std::vector<at::Tensor>& gradients, double lr) override {
+  void update(std::vector<at::Tensor>& values, std::vector<at::Tensor>& gradients, const LearningRate& lr,
+              const at::Tensor&, const std::optional<at::Tensor>& found_inf) override {
     // Buffers begin at zero, which makes the first step (buffer = gradient) a step like any other.
-    at::_fused_sgd_(values, gradients, buffers_, weight_decay_, momentum_, lr, /*dampening=*/0.0, nesterov_,
-                    /*maximize=*/false, /*is_first_step=*/false);
+    std::visit(
+        [&](const auto& rate) {
+          at::_fused_sgd_(values, gradients, buffers_, weight_decay_, momentum_, rate, /*dampening=*/0.0, nesterov_,
+                          /*maximize=*/false, /*is_first_step=*/false, /*grad_scale=*/std::nullopt, found_inf);
+        },
+        lr);
   }
 
  private:
@@ -55,19 +59,24 @@ class Adam final : public Optimizer {
   }
 
  protected:
-  void update(std::vector<at::Tensor>& values, std::vector<at::Tensor>& gradients, double lr) override {
-    step_.add_(1);
-    const auto fused = [&](auto kernel) {
-      kernel(values, gradients, means_, squares_, no_maxima_, step_of_each_, lr, config_.beta1, config_.beta2,
-             config_.weight_decay, config_.epsilon);
+  void update(std::vector<at::Tensor>& values, std::vector<at::Tensor>& gradients, const LearningRate& lr,
+              const at::Tensor& step, const std::optional<at::Tensor>& found_inf) override {
+    step_.copy_(step[0]);
+    const auto fused = [&](const auto& rate, auto kernel) {
+      kernel(values, gradients, means_, squares_, no_maxima_, step_of_each_, rate, config_.beta1, config_.beta2,
+             config_.weight_decay, config_.epsilon, /*amsgrad=*/false, /*maximize=*/false,
+             /*grad_scale=*/std::nullopt, found_inf);
     };
-    if (decoupled_decay_) {
-      fused([](auto&&... arguments) { at::_fused_adamw_(arguments..., /*amsgrad=*/false, /*maximize=*/false); });
-    } else {
-      fused([](auto&&... arguments) { at::_fused_adam_(arguments..., /*amsgrad=*/false, /*maximize=*/false); });
-    }
+    std::visit(
+        [&](const auto& rate) {
+          if (decoupled_decay_) {
+            fused(rate, [](auto&&... arguments) { at::_fused_adamw_(arguments...); });
+          } else {
+            fused(rate, [](auto&&... arguments) { at::_fused_adam_(arguments...); });
+          }
+        },
+        lr);
   }
-  void steps_changed() override { step_.fill_(static_cast<double>(steps())); }
 
  private:
   TrainingConfig config_;
@@ -81,7 +90,11 @@ class Adam final : public Optimizer {
 
 Optimizer::Optimizer(std::vector<NamedTensor> parameters) : parameters_(std::move(parameters)) {
   for (const NamedTensor& parameter : parameters_) values_.push_back(parameter.tensor);
+  const at::Device device = values_.empty() ? at::Device(at::kCPU) : values_.front().device();
+  steps_ = at::zeros({1}, at::TensorOptions(at::kLong).device(device));
 }
+
+std::int64_t Optimizer::steps() const { return steps_.item<std::int64_t>(); }
 
 std::vector<at::Tensor> Optimizer::make_slots(const std::string& kind) {
   std::vector<at::Tensor> made;
@@ -92,7 +105,7 @@ std::vector<at::Tensor> Optimizer::make_slots(const std::string& kind) {
   return made;
 }
 
-void Optimizer::step(double lr) {
+void Optimizer::step(const LearningRate& lr, const at::Tensor& found_inf) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> gradients;
   gradients.reserve(values_.size());
@@ -103,8 +116,13 @@ void Optimizer::step(double lr) {
     if (gradient.strides() != values_[i].strides()) gradient = at::empty_like(values_[i]).copy_(gradient);
     gradients.push_back(std::move(gradient));
   }
-  ++steps_;
-  update(values_, gradients, lr);
+  if (found_inf.defined()) {
+    steps_.add_(found_inf.eq(0));
+    update(values_, gradients, lr, steps_, found_inf);
+  } else {
+    steps_.add_(1);
+    update(values_, gradients, lr, steps_, std::nullopt);
+  }
 }
 
 void Optimizer::zero_gradients() {
@@ -117,16 +135,13 @@ void Optimizer::zero_gradients() {
 }
 
 std::vector<NamedTensor> Optimizer::state() const {
-  std::vector<NamedTensor> all{{"step", at::full({1}, steps_, at::TensorOptions().dtype(at::kLong))}};
+  std::vector<NamedTensor> all{{"step", steps_}};
   all.insert(all.end(), slots_.begin(), slots_.end());
   return all;
 }
 
 void Optimizer::load_state(std::span<const NamedTensor> state) {
-  std::vector<NamedTensor> destination = this->state();
-  load_tensors(destination, state, "the optimizer state");
-  steps_ = destination.front().tensor.item<std::int64_t>();
-  steps_changed();
+  load_tensors(this->state(), state, "the optimizer state");
 }
 
 std::unique_ptr<Optimizer> make_optimizer(std::vector<NamedTensor> parameters, const TrainingConfig& config) {

@@ -5,8 +5,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "core/config.h"
@@ -14,17 +16,21 @@
 
 namespace sage {
 
+/// A number, or (where a recorded step is replayed with changing rates) a float32 tensor [1] on the device.
+using LearningRate = std::variant<double, at::Tensor>;
+
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
 
   /// One update of all parameters from their gradients, with learning rate `lr`. Every parameter must have a gradient
-  /// (InternalError otherwise, naming it).
-  void step(double lr);
+  /// (InternalError otherwise, naming it). `found_inf` (float32 [1] on the parameters' device, or undefined): where it
+  /// is 1 nothing changes, the number of updates included; it is looked at on the device, without waiting.
+  void step(const LearningRate& lr, const at::Tensor& found_inf = {});
   /// Sets all gradients to zero in place; never releases them (they may be views of a Reducer's buckets).
   void zero_gradients();
-  /// Number of updates so far, those before a resume included.
-  std::int64_t steps() const { return steps_; }
+  /// Number of updates so far, those before a resume included. Waits for the device.
+  std::int64_t steps() const;
 
   /// "step" (int64, one value), then "<parameter>.<kind>" with kind momentum_buffer (SGD with momentum), or exp_avg and
   /// exp_avg_sq (Adam, AdamW), shaped as the parameter. The tensors are the live ones.
@@ -37,16 +43,16 @@ class Optimizer {
   explicit Optimizer(std::vector<NamedTensor> parameters);
   /// One zero-filled tensor per parameter, laid out like it, saved as "<parameter>.<kind>".
   std::vector<at::Tensor> make_slots(const std::string& kind);
-  virtual void update(std::vector<at::Tensor>& values, std::vector<at::Tensor>& gradients, double lr) = 0;
-  /// After load_state: what an optimizer derives from steps().
-  virtual void steps_changed() {}
+  /// `step` (int64 [1], on the device) counts this update already.
+  virtual void update(std::vector<at::Tensor>& values, std::vector<at::Tensor>& gradients, const LearningRate& lr,
+                      const at::Tensor& step, const std::optional<at::Tensor>& found_inf) = 0;
   const std::vector<at::Tensor>& values() const { return values_; }
 
  private:
   std::vector<NamedTensor> parameters_;
   std::vector<at::Tensor> values_;
   std::vector<NamedTensor> slots_;
-  std::int64_t steps_ = 0;
+  at::Tensor steps_;  // int64 [1] on the device, which alone knows of skipped updates
 };
 
 /// By `config.optimizer`: "sgd" (momentum, nesterov), "adam" or "adamw". Weight decay acts on all parameters, as in

@@ -12,6 +12,7 @@
 #include "selection/gradient_sketch.h"
 #include "selection/quota.h"
 #include "selection/registry.h"
+#include "training/learner.h"
 #include "training/selection_schedule.h"
 
 namespace sage {
@@ -92,6 +93,7 @@ std::string mebibytes(std::int64_t bytes) { return fmt::format("{:.1f} MiB", sta
 
 Plan make_plan(const Experiment& experiment, Classifier& network, int rank, int ranks) {
   const Config& config = experiment.config;
+  check_training_step(config.training, experiment.device, ranks);
   Plan plan;
   plan.candidates = static_cast<std::int64_t>(experiment.candidates.size());
   plan.kept =

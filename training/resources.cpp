@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/trace.h"
 
 namespace sage {
 
@@ -32,7 +33,10 @@ PhaseTimer::PhaseTimer(DeviceMemoryHooks hooks, bool synchronize_each)
     : hooks_(std::move(hooks)), synchronize_each_(synchronize_each) {}
 
 PhaseTimer::Scope::Scope(PhaseTimer& timer, std::string_view phase, bool memory)
-    : timer_(timer), phase_(phase), memory_(memory) {
+    : timer_(timer),
+      phase_(phase),
+      memory_(memory),
+      traced_(memory || !timer.open_.empty() ? trace::keeps_all() : trace::keeps_steps()) {
   if ((memory_ || timer_.synchronize_each_) && timer_.hooks_.synchronize) timer_.hooks_.synchronize();
   if (memory_) {
     timer_.sample_memory();
@@ -45,7 +49,9 @@ PhaseTimer::Scope::~Scope() {
   // Hooks may throw (a device that failed); the error then shows at the next use of the device, not here.
   try {
     if ((memory_ || timer_.synchronize_each_) && timer_.hooks_.synchronize) timer_.hooks_.synchronize();
-    timer_.add(phase_, std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
+    const auto end = std::chrono::steady_clock::now();
+    timer_.add(phase_, std::chrono::duration<double>(end - start_).count());
+    if (traced_) trace::add(phase_, start_, end);
     if (memory_) timer_.sample_memory();
   } catch (...) {
   }

@@ -8,17 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "core/stopwatch.h"
+
 namespace sage {
-
-/// Seconds since it was made or restarted, by a clock that never jumps.
-class Stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-  void restart() { start_ = std::chrono::steady_clock::now(); }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 /// Most memory that this process has had in use (resident), in bytes, since its start or the last reset.
 std::int64_t peak_host_memory();
@@ -40,7 +32,8 @@ struct PhaseUse {
 };
 
 /// Adds up the use of named phases ("data", "forward", "selection.sketch"; dots group them). Phases may nest: the outer
-/// one then includes the inner. One thread.
+/// one then includes the inner. One thread. They are in a trace (core/trace.h) too: those with memory and what is in
+/// them always, others for the steps that the trace keeps.
 class PhaseTimer {
  public:
   /// `synchronize_each`: wait for the device at both ends of timed-only phases too (exact, but it stops the pipeline).
@@ -58,7 +51,7 @@ class PhaseTimer {
     Scope(PhaseTimer& timer, std::string_view phase, bool memory);
     PhaseTimer& timer_;
     std::string phase_;
-    bool memory_;
+    bool memory_, traced_;
     std::chrono::steady_clock::time_point start_;
   };
   /// Time only: two readings of the clock.

@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <cmath>
 #include <ctime>
+#include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <unordered_map>
 
+#include "core/bounded_json.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/text.h"
 #include "version_info.h"
 
 namespace sage {
@@ -26,8 +30,11 @@ config.json          the same, with program versions, git revision, hosts, ranks
 metrics.json         all figures: a summary, each selection, each epoch with phase seconds and peak memory per rank
 metrics.csv          one row an epoch, for spreadsheets and plots
 training.log         what the run said, with times
+run.lock             there while a run is going on; keeps a second one out
+profile/trace_rank_R.json   with --profile: what rank R did when, for https://ui.perfetto.dev
 checkpoints/
   checkpoint_epoch_N.safetensors   everything needed to go on after N completed epochs: `sage train ... --resume`
+  checkpoint_epoch_N_step_S.safetensors   the same in the middle of the next epoch, after S steps of the run
   best_model.safetensors           the weights with the best validation (or test) accuracy so far
                        (both open in Python: safetensors.torch.load_file)
 subset_indices/
@@ -44,8 +51,9 @@ const std::vector<std::regex>& own_files() {
   static const std::vector<std::regex> patterns = [] {
     std::vector<std::regex> made;
     for (const char* pattern :
-         {R"(README\.txt|config\.(yaml|json)|metrics\.(json|csv))", R"(checkpoints/checkpoint_epoch_\d+\.safetensors)",
-          R"(checkpoints/best_model\.safetensors)", R"(subset_indices/epoch_\d+_(indices\.json|scores\.csv))"}) {
+         {R"(README\.txt|config\.(yaml|json)|metrics\.(json|csv))",
+          R"(checkpoints/checkpoint_epoch_\d+(_step_\d+)?\.safetensors)", R"(checkpoints/best_model\.safetensors)",
+          R"(subset_indices/epoch_\d+_(indices\.json|scores\.csv))", R"(profile/trace_rank_\d+\.json)"}) {
       made.emplace_back(fmt::format(R"(({})(\.\d+\.tmp)?)", pattern));
     }
     made.emplace_back(R"(training\.log)");
@@ -63,30 +71,45 @@ bool is_run_folder(const fs::path& path) {
 }
 
 constexpr const char* kSubfolders[] = {"checkpoints", "subset_indices", "tensorboard/train", "tensorboard/validation",
-                                       "tensorboard"};
+                                       "tensorboard", "profile"};
 
-void remove_own_files(const fs::path& folder) {
+/// Files below `folder` that a run made and whose name fits `wanted`.
+std::vector<fs::path> find_own_files(const fs::path& folder, const std::function<bool(const std::string&)>& wanted) {
   std::vector<fs::path> found;
   const auto collect = [&](const fs::path& below) {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(folder / below, error)) {
       const std::string name = (below / entry.path().filename()).generic_string();
       const auto matches = [&](const std::regex& pattern) { return std::regex_match(name, pattern); };
-      if (!entry.is_directory(error) && std::any_of(own_files().begin(), own_files().end(), matches)) {
+      if (!entry.is_directory(error) && wanted(name) && std::any_of(own_files().begin(), own_files().end(), matches)) {
         found.push_back(entry.path());
       }
     }
   };
   collect("");
   for (const char* subfolder : kSubfolders) collect(subfolder);
-  // README.txt, by which a run folder is known, goes last: an interrupted removal can be repeated.
-  std::stable_partition(found.begin(), found.end(),
-                        [](const fs::path& path) { return path.filename() != "README.txt"; });
-  for (const fs::path& path : found) {
+  return found;
+}
+
+void remove_files(const std::vector<fs::path>& files) {
+  for (const fs::path& path : files) {
     std::error_code error;
     fs::remove(path, error);
     if (error) throw EnvironmentError(fmt::format("{}: cannot be removed ({})", path.string(), error.message()));
   }
+}
+
+void remove_own_files(const fs::path& folder) {
+  auto found = find_own_files(folder, [](const std::string&) { return true; });
+  // README.txt, by which a run folder is known, goes last: an interrupted removal can be repeated.
+  std::stable_partition(found.begin(), found.end(),
+                        [](const fs::path& path) { return path.filename() != "README.txt"; });
+  remove_files(found);
+}
+
+/// What writes that were interrupted have left. Nobody else is in the folder: it is locked.
+void remove_interrupted_writes(const fs::path& folder) {
+  remove_files(find_own_files(folder, [](const std::string& name) { return name.ends_with(".tmp"); }));
 }
 
 json optional_number(const std::optional<double>& value) {
@@ -148,6 +171,8 @@ RunFolder RunFolder::open(const fs::path& path, OpenMode mode) {
   }
   const bool filled = exists && fs::directory_iterator(path, error) != fs::directory_iterator();
   if (error) throw EnvironmentError(fmt::format("{}: cannot be read ({})", path.string(), error.message()));
+  std::optional<FolderLock> lock;
+  if (is_run_folder(path)) lock.emplace(path);  // first: no other advice helps while a run is in it
   if (filled && mode == OpenMode::fresh) {
     throw ConfigError(
         fmt::format("output_dir {} is not empty; give --resume to go on with the run in it, --overwrite to "
@@ -169,25 +194,30 @@ RunFolder RunFolder::open(const fs::path& path, OpenMode mode) {
                     "nothing is written there; give another output_dir",
                     path.string()));
   }
+  if (filled && mode == OpenMode::resume) remove_interrupted_writes(path);
   make_folder(path);
-  RunFolder folder(path);
+  if (!lock) lock.emplace(path);
+  RunFolder folder(path, std::move(*lock));
   write_file(path / "README.txt", fmt::format("{}{}", kReadmeFirstLine, kReadmeRest));
   for (const char* subfolder : kSubfolders) {
-    if (std::string_view(subfolder).starts_with("tensorboard")) continue;  // only where event files are wanted
+    const std::string_view name = subfolder;
+    if (name.starts_with("tensorboard") || name == "profile") continue;  // only where their files are wanted
     make_folder(path / subfolder);
   }
   return folder;
 }
 
-std::vector<fs::path> RunFolder::set_aside_after(std::int64_t epoch) const {
-  static const std::regex pattern(R"((checkpoint_)?epoch_(\d{1,18})(\.safetensors|_indices\.json|_scores\.csv))");
+std::vector<fs::path> RunFolder::set_aside_after(const CheckpointName& from) const {
+  static const std::regex subset(R"(epoch_(\d{1,18})_(indices\.json|scores\.csv))");
   std::vector<fs::path> moved;
-  for (const fs::path& folder : {checkpoints(), subsets()}) {
-    for (const auto& entry : fs::directory_iterator(folder)) {
-      std::smatch match;
-      const std::string name = entry.path().filename().string();
-      if (std::regex_match(name, match, pattern) && std::stoll(match[2]) > epoch) moved.push_back(entry.path());
-    }
+  for (const auto& entry : fs::directory_iterator(checkpoints())) {
+    const auto name = parse_checkpoint_name(entry.path());
+    if (name && *name > from) moved.push_back(entry.path());
+  }
+  for (const auto& entry : fs::directory_iterator(subsets())) {
+    std::smatch match;
+    const std::string name = entry.path().filename().string();
+    if (std::regex_match(name, match, subset) && std::stoll(match[1]) > from.epoch) moved.push_back(entry.path());
   }
   for (const fs::path& path : moved) fs::rename(path, path.string() + ".abandoned");
   return moved;
@@ -252,13 +282,24 @@ void RunFolder::write_subset(const SubsetRecord& record, const ScoreTable* score
 }
 
 std::vector<std::int64_t> read_subset_ids(const fs::path& path) {
-  const std::string text = read_file(path);
-  try {
-    return json::parse(text).at("ids").get<std::vector<std::int64_t>>();
-  } catch (const json::exception& failure) {
+  const auto refuse = [&](const std::string& cause) {
     throw DataError(
-        fmt::format("{}: expected JSON with a list `ids` of example numbers ({})", path.string(), failure.what()));
+        fmt::format("{}: expected JSON with an ascending list `ids` of example numbers: {}", path.string(), cause));
+  };
+  const std::string text = read_file(path, std::size_t{256} << 20);
+  std::vector<std::int64_t> ids;
+  try {
+    const json all = parse_json<json>(text, {.bytes = text.size(), .values = std::size_t{64} << 20});
+    for (const json& id : all.at("ids")) {
+      constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max() - 1;
+      ids.push_back(whole_number(id, "ids", ids.empty() ? 0 : ids.back() + 1, most));
+    }
+  } catch (const JsonError& failure) {
+    refuse(failure.what());
+  } catch (const json::exception& failure) {
+    refuse(excerpt(failure.what(), 300));
   }
+  return ids;
 }
 
 SelectionSummary summarize(const SubsetRecord& record) {

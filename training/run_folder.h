@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "training/folder_lock.h"
 #include "training/metrics.h"
+#include "training/resume.h"
 
 namespace sage {
 
@@ -68,9 +70,10 @@ std::string now_text();
 
 class RunFolder {
  public:
-  /// Makes the folder with its subfolders and README.txt, so that a folder that cannot be written is known at once.
-  /// Throws ConfigError if `mode` is fresh and the folder is not empty, or overwrite and it is not a run folder;
-  /// EnvironmentError with the system's reason if it cannot be written.
+  /// Makes the folder with its subfolders and README.txt, so that a folder that cannot be written is known at once, and
+  /// locks it against other runs as long as the RunFolder lives. Throws ConfigError if another run is in it, if `mode`
+  /// is fresh and the folder is not empty, or overwrite and it is not a run folder; EnvironmentError with the system's
+  /// reason if it cannot be written.
   static RunFolder open(const std::filesystem::path& path, OpenMode mode);
 
   const std::filesystem::path& path() const { return path_; }
@@ -81,10 +84,9 @@ class RunFolder {
   std::filesystem::path train_events() const { return path_ / "tensorboard" / "train"; }
   std::filesystem::path validation_events() const { return path_ / "tensorboard" / "validation"; }
 
-  /// On resume after `epoch` completed epochs: checkpoints and subsets of later epochs belong to work that is done
-  /// again. They are renamed to end in `.abandoned`, so that a later resume does not take them. Returns what was
-  /// renamed.
-  std::vector<std::filesystem::path> set_aside_after(std::int64_t epoch) const;
+  /// On resume from the checkpoint `from`: checkpoints and subsets of later ones belong to work that is done again.
+  /// They are renamed to end in `.abandoned`, so that a later resume does not take them. Returns what was renamed.
+  std::vector<std::filesystem::path> set_aside_after(const CheckpointName& from) const;
   /// config.yaml (to_yaml) and config.json: {"config": to_json's text, "run": versions, git revision, ranks, hosts,
   /// ...}.
   void write_config(const std::string& config_yaml, const std::string& config_json, const RunInfo& info) const;
@@ -94,8 +96,9 @@ class RunFolder {
   void write_subset(const SubsetRecord& record, const ScoreTable* scores = nullptr) const;
 
  private:
-  explicit RunFolder(std::filesystem::path path) : path_(std::move(path)) {}
+  RunFolder(std::filesystem::path path, FolderLock lock) : path_(std::move(path)), lock_(std::move(lock)) {}
   std::filesystem::path path_;
+  FolderLock lock_;
 };
 
 /// The ids of an epoch_N_indices.json. Throws DataError naming the file if it is not one.

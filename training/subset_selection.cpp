@@ -3,11 +3,9 @@
 #include <algorithm>
 
 #include "core/log.h"
+#include "core/whereabouts.h"
 #include "selection/registry.h"
-#include "training/learner.h"
 #include "training/model_gradient_source.h"
-#include "training/progress.h"
-#include "training/schedule.h"
 
 namespace sage {
 namespace {
@@ -74,43 +72,22 @@ void log_choice(const SubsetRecord& record, const Experiment& experiment) {
 }  // namespace
 
 SubsetChoice SubsetSelection::choose(Classifier& current, std::int64_t round, std::int64_t completed_epochs,
-                                     std::span<const std::int64_t> previous) {
-  const Stopwatch clock;
-  const Config& config = experiment_.config;
-  const bool scores = find_selection_method(config.selection.method).needs_gradients;
-  const bool by_proxy = scores && config.selection.scorer == "proxy";
-  double proxy_seconds = 0.0;
-  if (by_proxy && !proxy_) {
-    train_proxy();
-    proxy_seconds = clock.seconds();
-  }
-  Classifier& scorer = by_proxy ? *proxy_ : current;
-  const bool was_training = scorer.is_training();
-  scorer.eval();
-  std::unique_ptr<ModelGradientSource> source;
-  job_.communicator->all_or_none([&] {
-    if (!scores) return;
-    source = std::make_unique<ModelGradientSource>(scorer, *experiment_.train_images, experiment_.labels,
-                                                   config.selection, config.training.label_smoothing);
-  });
+                                     std::span<const std::int64_t> previous, const std::function<void()>& save) {
+  clock_.emplace();
+  const SelectionConfig& config = experiment_.config.selection;
+  const bool by_proxy = find_selection_method(config.method).needs_gradients && config.scorer == "proxy";
+  Classifier& scorer = by_proxy ? proxy_.network(save) : current;
   SubsetChoice choice;
   for (const auto id : experiment_.candidates) {
     choice.scores.labels.push_back(experiment_.labels[static_cast<std::size_t>(id)]);
   }
-  const SelectionResult result = select_examples({.config = config.selection,
-                                                  .seed = config.seed,
-                                                  .round = static_cast<std::uint64_t>(round),
-                                                  .ids = experiment_.candidates,
-                                                  .labels = choice.scores.labels,
-                                                  .class_count = experiment_.dataset.class_count,
-                                                  .source = source.get(),
-                                                  .communicator = *job_.communicator});
-  scorer.train(was_training);
+  whereabouts::set_activity("selection");
+  const SelectionResult result = select(scorer, round, choice.scores.labels);
 
   SubsetRecord& record = choice.record = to_record(result, experiment_);
   record.epoch = completed_epochs;
   record.round = round;
-  if (proxy_seconds > 0) record.phase_seconds["proxy"] = proxy_seconds;
+  if (by_proxy && round == 1) record.phase_seconds["proxy"] = proxy_.seconds();
   if (!previous.empty()) record.overlap = subset_overlap(record.ids, previous);
   if (!experiment_.corrupted.empty()) {
     record.wrong_labels_kept = count_common(record.ids, experiment_.corrupted);
@@ -118,44 +95,64 @@ SubsetChoice SubsetSelection::choose(Classifier& current, std::int64_t round, st
   }
   choice.scores.ids = experiment_.candidates;
   choice.scores.scores = result.scores;
-  record.seconds = clock.seconds();
+  record.seconds = seconds_ + clock_->seconds();
+  seconds_ = 0.0;
+  clock_.reset();
   for (const auto& warning : result.warnings) log::warning("{}", warning);
   log_choice(record, experiment_);
   return choice;
 }
 
-void SubsetSelection::train_proxy() {
+SelectionResult SubsetSelection::select(Classifier& scorer, std::int64_t round, std::span<const std::int64_t> labels) {
   const Config& config = experiment_.config;
-  const std::string name = config.selection.proxy.model.empty() ? config.model.name : config.selection.proxy.model;
-  const std::uint64_t seed = derived_seed(config.seed, "proxy");
-  proxy_ = make_network(experiment_, name, seed, *job_.statistics);
-  PhaseTimer timer;  // its own: the phases of training stay those of training
-  Learner learner(experiment_, proxy_, *job_.communicator, timer);
-  TrainingConfig training = config.training;
-  training.steps = config.selection.proxy.steps;
-  const std::int64_t steps_per_epoch = experiment_.steps_of(static_cast<std::int64_t>(experiment_.candidates.size()));
-  const LearningRateSchedule schedule(training, steps_per_epoch);
-  Progress progress("proxy", training.steps, config.output.log_interval);
-  std::int64_t step = 0, examples = 0;
-  for (std::int64_t epoch = 0; step < training.steps; ++epoch) {
-    Loader loader(*experiment_.train_images, experiment_.labels,
-                  EpochPlan(experiment_.candidates, experiment_.global_batch, job_.communicator->rank(),
-                            job_.communicator->size(), seed, epoch),
-                  {config.data.augment.crop, config.data.augment.flip}, config.data.workers);
-    for (auto batch = loader.next(); batch && step < training.steps; batch = loader.next()) {
-      learner.step(*batch, schedule.at(step), fmt::format("proxy, step {}", step + 1));
-      ++step;
-      examples += batch->global_count;
-      progress.step(batch->global_count,
-                    progress.will_show() ? std::optional<double>(learner.last_loss()) : std::nullopt);
-    }
+  std::unique_ptr<ModelGradientSource> source;
+  const bool was_training = scorer.is_training();
+  scorer.eval();
+  job_.communicator->all_or_none([&] {
+    if (!find_selection_method(config.selection.method).needs_gradients) return;
+    source = std::make_unique<ModelGradientSource>(scorer, *experiment_.train_images, experiment_.labels,
+                                                   config.selection, config.training.label_smoothing);
+  });
+  SelectionRequest request{.config = config.selection,
+                           .seed = config.seed,
+                           .round = static_cast<std::uint64_t>(round),
+                           .ids = experiment_.candidates,
+                           .labels = labels,
+                           .class_count = experiment_.dataset.class_count,
+                           .source = source.get(),
+                           .communicator = *job_.communicator,
+                           .resume_from = begun_ ? &*begun_ : nullptr};
+  int signal = 0;
+  if (interruptions_ != nullptr) {
+    request.stop_requested = [&] {
+      signal = interruptions_->agree_to_stop();
+      return signal != 0;
+    };
   }
-  progress.finish();
-  learner.settle();
-  examples_seen_ = examples;
-  const EpochTotals totals = learner.take_totals();
-  log::info("proxy {}: {} steps on all data, mean loss {:.4f}, accuracy {:.2f} %", name, step, totals.loss,
-            100 * totals.accuracy);
+  try {
+    SelectionResult result = select_examples(request);
+    begun_.reset();
+    scorer.train(was_training);
+    return result;
+  } catch (const SelectionStopped& stopped) {
+    begun_ = stopped.state();
+    scorer.train(was_training);
+    throw RunStopped(signal);
+  }
+}
+
+void SubsetSelection::add_to(TrainingState& state, HostCopies& copies) {
+  // Single selections have one round: nothing asks for the proxy after it.
+  const bool is_needed = clock_ || begun_ || experiment_.config.selection.mode == "iterative";
+  proxy_.add_to(state, copies, is_needed);
+  state.selection = begun_;
+  state.selection_seconds = seconds_ + (clock_ ? clock_->seconds() : 0.0);
+}
+
+void SubsetSelection::restore(TrainingState& state) {
+  proxy_.restore(state);
+  begun_ = std::move(state.selection);
+  seconds_ = state.selection_seconds;
 }
 
 }  // namespace sage

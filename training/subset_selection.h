@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "training/experiment.h"
+#include "training/interruptions.h"
 #include "training/job.h"
+#include "training/proxy.h"
 #include "training/run_folder.h"
 
 namespace sage {
@@ -20,27 +22,35 @@ struct SubsetChoice {
 
 class SubsetSelection {
  public:
-  /// Both must outlive this object.
-  SubsetSelection(const Experiment& experiment, Job& job) : experiment_(experiment), job_(job) {}
+  /// All must outlive this object. `interruptions`: null where nothing stops a choice.
+  SubsetSelection(const Experiment& experiment, Job& job, Interruptions* interruptions = nullptr)
+      : experiment_(experiment), job_(job), interruptions_(interruptions), proxy_(experiment, job, interruptions) {}
 
   /// ALL ranks. Chooses among the candidates with the network in training (`current`) or, with selection.scorer proxy,
   /// with a network that is trained on all candidates for proxy.steps when it is first needed. `round` counts from 1,
-  /// `completed_epochs` names the record, `previous` (ascending; empty for none) is compared with.
+  /// `completed_epochs` names the record, `previous` (ascending; empty for none) is compared with. `save` (ALL ranks)
+  /// writes a checkpoint between two steps of the proxy. Throws RunStopped; what was begun then goes on in the next
+  /// call, also in another process, after add_to() and restore().
   SubsetChoice choose(Classifier& current, std::int64_t round, std::int64_t completed_epochs,
-                      std::span<const std::int64_t> previous);
+                      std::span<const std::int64_t> previous, const std::function<void()>& save = {});
+
+  /// ALL ranks. What is begun, and the proxy where a choice to come may need it, into `state`.
+  void add_to(TrainingState& state, HostCopies& copies);
+  void restore(TrainingState& state);
 
   /// Examples that the proxy's training back-propagated so far, over all ranks.
-  std::int64_t examples_seen() const { return examples_seen_; }
-  /// On resume. A proxy that is needed again is trained again, to the same weights; its examples count once.
-  void restore_examples_seen(std::int64_t examples) { examples_seen_ = examples; }
+  std::int64_t examples_seen() const { return proxy_.examples(); }
 
  private:
-  void train_proxy();
+  SelectionResult select(Classifier& scorer, std::int64_t round, std::span<const std::int64_t> labels);
 
   const Experiment& experiment_;
   Job& job_;
-  std::shared_ptr<Classifier> proxy_;
-  std::int64_t examples_seen_ = 0;
+  Interruptions* interruptions_;
+  Proxy proxy_;
+  std::optional<SelectionState> begun_;  // a selection that was stopped half-way
+  double seconds_ = 0.0;                 // spent in a choice that is not made, by earlier calls
+  std::optional<Stopwatch> clock_;       // while one is made
 };
 
 }  // namespace sage

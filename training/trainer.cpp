@@ -1,13 +1,18 @@
 #include "training/trainer.h"
 
+#include <cstring>
 #include <numeric>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/whereabouts.h"
 #include "models/weights.h"
 #include "selection/quota.h"
+#include "training/epoch.h"
 #include "training/evaluation.h"
+#include "training/learner_state.h"
 #include "training/progress.h"
+#include "training/resume.h"
 #include "training/selection_schedule.h"
 
 namespace sage {
@@ -24,27 +29,33 @@ std::vector<std::int64_t> planned_steps(const Experiment& experiment) {
 
 }  // namespace
 
-Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, const TrainingState* resume_from)
+Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std::optional<TrainingState> resume_from,
+                 std::function<int()> stop)
     : experiment_(experiment),
       config_(experiment.config),
       job_(job),
       folder_(folder),
       steps_of_epoch_(planned_steps(experiment)),
       schedule_(config_.training, steps_of_epoch_),
-      selection_(experiment, job),
+      interruptions_(job.runtime, config_, std::move(stop)),
+      selection_(experiment, job, &interruptions_),
       subset_(experiment.candidates) {
+  const bool resumes = resume_from.has_value();
   start_learner(config_.seed);
-  if (resume_from != nullptr) restore(*resume_from);
-  if (folder_ == nullptr) return;
-  metrics_ = resume_from == nullptr ? Metrics(folder_->path())
-                                    : Metrics::resume(folder_->path(), first_epoch_, selection_round_);
-  for (const auto& [what, version] : all_versions()) metrics_->set_version(what, version);
-  metrics_->set_summary("corrupted_labels", static_cast<double>(experiment_.corrupted.size()));
-  if (config_.output.tensorboard) {
-    const auto resumed = resume_from == nullptr ? std::optional<std::int64_t>{} : first_epoch_ + 1;
-    train_events_ = std::make_unique<EventWriter>(folder_->train_events(), resumed);
-    validation_events_ = std::make_unique<EventWriter>(folder_->validation_events(), resumed);
-  }
+  if (resumes) restore(std::move(*resume_from));
+  job_.communicator->all_or_none([&] {
+    if (folder_ == nullptr) return;
+    metrics_ = resumes ? Metrics::resume(folder_->path(), position_.epoch, selection_round_) : Metrics(folder_->path());
+    for (const auto& [what, version] : all_versions()) metrics_->set_version(what, version);
+    metrics_->set_summary("corrupted_labels", static_cast<double>(experiment_.corrupted.size()));
+    if (config_.output.tensorboard) {
+      const auto resumed_at = resumes ? std::optional(position_.epoch + 1) : std::nullopt;
+      train_events_ = std::make_unique<EventWriter>(folder_->train_events(), resumed_at);
+      validation_events_ = std::make_unique<EventWriter>(folder_->validation_events(), resumed_at);
+    }
+    writer_ = std::make_unique<CheckpointWriter>(folder_->checkpoints(), config_.output.keep_checkpoints,
+                                                 [](const auto& path) { log::info("saved {}", path.string()); });
+  });
 }
 
 Trainer::~Trainer() = default;
@@ -56,84 +67,97 @@ void Trainer::start_learner(std::uint64_t seed) {
                                 *job_.communicator, job_.timer);
 }
 
-void Trainer::run() {
-  const auto epochs = static_cast<std::int64_t>(steps_of_epoch_.size());
-  if (first_epoch_ >= epochs) log::info("nothing left to do: {} of {} epochs are done", first_epoch_, epochs);
-  for (std::int64_t epoch = first_epoch_; epoch < epochs; ++epoch) {
-    job_.timer.clear();
-    const Stopwatch clock;
-    if (selects_before(config_.selection, epoch)) select(epoch);
-    train_epoch(epoch);
-    evaluate_and_record(epoch, clock.seconds());
+int Trainer::run() {
+  try {
+    run_epochs();
+    end();
+    log_end();
+    return 0;
+  } catch (const RunStopped& stopped) {
+    // ALL ranks are here, and stand at the same place.
+    save_checkpoint();
+    end();
+    if (folder_ != nullptr) {
+      log::info("stopped by SIG{} {}; everything is saved. To go on: sage train --resume {}",
+                sigabbrev_np(stopped.signal()), describe(position_), folder_->path().string());
+    }
+    return stopped.signal();
   }
-  log_end();
 }
 
-void Trainer::select(std::int64_t epoch) {
+void Trainer::run_epochs() {
+  if (position_.epoch >= epochs()) log::info("nothing left to do: {} of {} epochs are done", position_.epoch, epochs());
+  epoch_clock_.restart();
+  while (position_.epoch < epochs()) {
+    job_.timer.clear();
+    if (selects_before(config_.selection, position_.epoch) && selection_epoch_ != position_.epoch) select();
+    train();
+    evaluate_and_record();
+    if (position_.epoch == epochs()) return;
+    if (const int signal = interruptions_.agree_to_stop(); signal != 0) throw RunStopped(signal);
+  }
+}
+
+void Trainer::select() {
   const auto scope = job_.timer.measure_with_memory("selection");
   const std::vector<std::int64_t> previous = is_subset_ ? subset_ : std::vector<std::int64_t>{};
-  const SubsetChoice choice = selection_.choose(learner_->network(), ++selection_round_, epoch, previous);
+  const SubsetChoice choice = selection_.choose(learner_->network(), selection_round_ + 1, position_.epoch, previous,
+                                                [this] { save_checkpoint(); });
+  ++selection_round_;
+  selection_epoch_ = position_.epoch;
   subset_ = choice.record.ids;
   is_subset_ = true;
-  if (folder_ != nullptr) {
+  job_.communicator->all_or_none([&] {
+    if (folder_ == nullptr) return;
     folder_->write_subset(choice.record, choice.table());
     metrics_->add(summarize(choice.record));
-  }
+    metrics_->write();  // before a checkpoint that knows of this selection
+  });
   // Once: a network that starts anew at every refresh would never be trained to the end of its schedule.
   if (config_.training.reinitialize_after_selection && selection_round_ == 1) start_learner(config_.seed);
 }
 
-void Trainer::train_epoch(std::int64_t epoch) {
-  const std::int64_t steps = steps_of_epoch_[static_cast<std::size_t>(epoch)];
-  const AugmentOptions augment{config_.data.augment.crop, config_.data.augment.flip};
-  Loader loader(*experiment_.train_images, experiment_.labels,
-                EpochPlan(subset_, experiment_.global_batch, job_.communicator->rank(), job_.communicator->size(),
-                          config_.seed, epoch),
-                augment, config_.data.workers);
-  const std::string title = fmt::format("epoch {}/{}", epoch + 1, steps_of_epoch_.size());
-  Progress progress(title, steps, config_.output.log_interval);
-  for (std::int64_t step = 0; step < steps; ++step) {
-    std::optional<Batch> batch;
-    {
-      const auto scope = job_.timer.measure("data");
-      batch = loader.next();
-    }
-    last_rate_ = schedule_.at(step_);
-    learner_->step(*batch, last_rate_, fmt::format("{}, step {}", title, step + 1));
-    ++step_;
-    examples_seen_ += batch->global_count;
-    progress.step(batch->global_count,
-                  progress.will_show() ? std::optional<double>(learner_->last_loss()) : std::nullopt);
-  }
-  progress.finish();
-  learner_->settle();
+void Trainer::train() {
+  train_epoch(experiment_, job_,
+              {.learner = *learner_,
+               .schedule = schedule_,
+               .timer = job_.timer,
+               .ids = subset_,
+               .seed = config_.seed,
+               .steps = steps_of_epoch_[static_cast<std::size_t>(position_.epoch)],
+               .activity = "training",
+               .title = fmt::format("epoch {}/{}", position_.epoch + 1, epochs()),
+               .interruptions = &interruptions_,
+               .save = [this] { save_checkpoint(); }},
+              position_);
 }
 
-void Trainer::evaluate_and_record(std::int64_t epoch, double seconds_so_far) {
-  const Stopwatch clock;
+Evaluation Trainer::evaluate_on(const ImageStore& images, std::span<const std::int64_t> labels,
+                                std::span<const std::int64_t> ids) {
+  const std::int64_t batch = std::max<std::int64_t>(1, 512 / job_.communicator->size());
+  return evaluate(learner_->network(), images, labels, ids, batch, *job_.communicator, config_.training.precision).mean;
+}
+
+void Trainer::evaluate_and_record() {
+  whereabouts::set_activity("evaluation");
+  const double training_seconds = epoch_seconds();
   EpochRecord record;
-  record.epoch = epoch + 1;
-  record.steps = step_;
-  record.examples_seen = examples_seen_ + selection_.examples_seen();
-  record.learning_rate = last_rate_;
+  record.epoch = position_.epoch + 1;
+  record.steps = position_.step;
+  record.examples_seen = position_.examples + selection_.examples_seen();
+  record.learning_rate = schedule_.at(position_.step - 1);
   const EpochTotals totals = learner_->take_totals();
   record.train = {totals.loss, totals.accuracy};
-  const bool is_last = record.epoch == static_cast<std::int64_t>(steps_of_epoch_.size());
-  const bool evaluates = is_last || record.epoch % config_.training.evaluate_interval == 0;
-  if (evaluates) {
+  const bool is_last = record.epoch == epochs();
+  if (is_last || record.epoch % config_.training.evaluate_interval == 0) {
     const auto scope = job_.timer.measure_with_memory("evaluation");
-    const std::int64_t batch = std::max<std::int64_t>(1, 512 / job_.communicator->size());
     std::vector<std::int64_t> test_ids(static_cast<std::size_t>(experiment_.dataset.test.size()));
     std::iota(test_ids.begin(), test_ids.end(), std::int64_t{0});
     if (!test_ids.empty()) {
-      record.test = evaluate(learner_->network(), *experiment_.test_images, experiment_.dataset.test.labels, test_ids,
-                             batch, *job_.communicator)
-                        .mean;
+      record.test = evaluate_on(*experiment_.test_images, experiment_.dataset.test.labels, test_ids);
     }
     if (!experiment_.validation.empty()) {
-      record.validation = evaluate(learner_->network(), *experiment_.train_images, experiment_.labels,
-                                   experiment_.validation, batch, *job_.communicator)
-                              .mean;
+      record.validation = evaluate_on(*experiment_.train_images, experiment_.labels, experiment_.validation);
     }
   }
   const auto& judged = record.validation ? record.validation : record.test;
@@ -143,14 +167,21 @@ void Trainer::evaluate_and_record(std::int64_t epoch, double seconds_so_far) {
     best_epoch_ = record.epoch;
   }
   record.ranks = gather_use();
-  record.seconds = seconds_so_far + clock.seconds();
-  if (folder_ != nullptr) {
-    log_epoch(record, static_cast<double>(totals.examples) / std::max(seconds_so_far, 1e-9));
+  record.seconds = epoch_seconds();
+  // Before the checkpoint that knows of this epoch. One rank writes; if it cannot, all end.
+  job_.communicator->all_or_none([&] {
+    if (folder_ == nullptr) return;
+    writer_->check();
+    log_epoch(record, static_cast<double>(totals.examples) / std::max(training_seconds, 1e-9));
     write_events(record);
     metrics_->add(record);
-  }
-  const bool saves = is_last || record.epoch % config_.output.save_interval == 0;
-  if (saves || is_best) save(record.epoch, is_best);
+  });
+  ++position_.epoch;
+  position_.order_position = 0;
+  earlier_seconds_ = 0.0;
+  epoch_clock_.restart();
+  const bool is_due = is_last || record.epoch % config_.output.save_interval == 0 || interruptions_.is_due();
+  if (is_due || is_best) save({.checkpoint = is_due, .best_model = is_best});
 }
 
 std::vector<RankUse> Trainer::gather_use() {
@@ -169,9 +200,9 @@ std::vector<RankUse> Trainer::gather_use() {
 }
 
 void Trainer::log_epoch(const EpochRecord& record, double examples_per_second) const {
-  const auto left = static_cast<double>(schedule_.total_steps() - step_);
+  const auto left = static_cast<double>(schedule_.total_steps() - position_.step);
   const double seconds_per_step =
-      run_clock_.seconds() / static_cast<double>(std::max<std::int64_t>(1, step_ - first_step_));
+      run_clock_.seconds() / static_cast<double>(std::max<std::int64_t>(1, position_.step - first_step_));
   std::string text = fmt::format("epoch {}/{}  loss {:.4f}  train accuracy {:.2f} %", record.epoch,
                                  steps_of_epoch_.size(), record.train.loss, 100 * record.train.accuracy);
   if (record.validation) text += fmt::format("  validation {:.2f} %", 100 * record.validation->accuracy);
@@ -194,7 +225,7 @@ void Trainer::write_events(const EpochRecord& record) {
   }
 }
 
-TrainingState Trainer::state(std::int64_t completed_epochs) const {
+TrainingState Trainer::state(HostCopies& copies, bool whole) {
   TrainingState state;
   state.model = config_.model.name;
   state.dataset = config_.data.name;
@@ -202,51 +233,61 @@ TrainingState Trainer::state(std::int64_t completed_epochs) const {
   state.config_json = to_json(config_);
   state.seed = config_.seed;
   state.global_batch = experiment_.global_batch;
-  state.epoch = completed_epochs;
-  state.step = step_;
-  state.examples_seen = examples_seen_ + selection_.examples_seen();
+  state.position = position_;
   state.selection_round = selection_round_;
+  state.selection_epoch = selection_epoch_;
+  state.seconds = epoch_seconds();
   state.best_accuracy = best_accuracy_;
   state.best_epoch = best_epoch_;
-  state.model_state = copy_state(learner_->network());
-  state.optimizer_state = learner_->optimizer().state();
   if (is_subset_) state.subset_ids = subset_;
-  state.extra["proxy_examples"] = std::to_string(selection_.examples_seen());
+  if (whole) {
+    state.learner = take_state(*learner_, experiment_, job_, copies);
+    selection_.add_to(state, copies);
+  } else if (job_.is_lead()) {
+    state.learner.model = copies.copy(named_state(learner_->network()));
+  }
   return state;
 }
 
-void Trainer::save(std::int64_t completed_epochs, bool is_best) {
-  if (folder_ == nullptr) return;
-  const TrainingState now = state(completed_epochs);
-  const bool saves = completed_epochs == static_cast<std::int64_t>(steps_of_epoch_.size()) ||
-                     completed_epochs % config_.output.save_interval == 0;
-  if (saves) write_checkpoint(checkpoint_path(folder_->checkpoints(), completed_epochs), now);
-  if (is_best) write_checkpoint(folder_->best_model(), now, CheckpointContent::weights_only);
+void Trainer::save(What what) {
+  const auto scope = job_.timer.measure("saving");
+  whereabouts::set_activity("saving");
+  CheckpointOrder order;
+  order.checkpoint = what.checkpoint;
+  order.best_model = what.best_model;
+  order.state = state(order.copies, what.checkpoint);
+  job_.communicator->all_or_none([&] {
+    if (writer_) writer_->submit(std::move(order));
+  });
+  if (what.checkpoint) interruptions_.saved();
 }
 
-void Trainer::restore(const TrainingState& from) {
-  job_.communicator->all_or_none([&] {
-    load_state(learner_->network(), from.model_state);
-    learner_->optimizer().load_state(from.optimizer_state);
-  });
-  first_epoch_ = from.epoch;
-  step_ = first_step_ = from.step;
+void Trainer::restore(TrainingState from) {
+  restore_state(*learner_, from.learner, job_);
+  position_ = from.position;
+  first_step_ = from.position.step;
   selection_round_ = from.selection_round;
+  selection_epoch_ = from.selection_epoch;
+  earlier_seconds_ = from.seconds;
   best_accuracy_ = from.best_accuracy;
   best_epoch_ = from.best_epoch;
-  const auto proxy = from.extra.find("proxy_examples");
-  const std::int64_t proxy_examples = proxy == from.extra.end() ? 0 : std::stoll(proxy->second);
-  selection_.restore_examples_seen(proxy_examples);
-  examples_seen_ = from.examples_seen - proxy_examples;
+  selection_.restore(from);
   if (from.subset_ids) {
-    subset_ = *from.subset_ids;
+    subset_ = std::move(*from.subset_ids);
     is_subset_ = true;
   }
 }
 
+void Trainer::end() {
+  job_.communicator->all_or_none([&] {
+    if (folder_ == nullptr) return;
+    writer_->finish();
+    metrics_->write();
+  });
+}
+
 void Trainer::log_end() const {
   if (folder_ == nullptr) return;
-  metrics_->write();
   if (best_accuracy_) {
     log::info("done in {}; best {} accuracy {:.2f} % after epoch {}", format_duration(metrics_->total_seconds()),
               experiment_.validation.empty() ? "test" : "validation", 100 * *best_accuracy_, best_epoch_);

@@ -1,11 +1,13 @@
-// The main loop: select, train on what was selected, evaluate, record, save.
+// The main loop: select, train on what was selected, evaluate, record, save; stop in between and go on later.
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
-#include "training/checkpoint.h"
+#include "training/checkpoint_writer.h"
 #include "training/experiment.h"
+#include "training/interruptions.h"
 #include "training/job.h"
 #include "training/learner.h"
 #include "training/metrics.h"
@@ -18,25 +20,39 @@ namespace sage {
 
 class Trainer {
  public:
-  /// ALL ranks. `folder` on rank 0 only (null elsewhere). `resume_from`: go on behind that state.
-  Trainer(const Experiment& experiment, Job& job, RunFolder* folder, const TrainingState* resume_from);
+  /// ALL ranks. `folder` on rank 0 only (null elsewhere). `resume_from`: go on behind that state. `stop` is asked at
+  /// each step for the signal that asks this process to stop, or 0.
+  Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std::optional<TrainingState> resume_from = {},
+          std::function<int()> stop = stop_signal);
   ~Trainer();
 
-  /// ALL ranks. Runs the epochs that are left.
-  void run();
+  /// ALL ranks. Runs the epochs that are left. Returns 0, or the signal that ended the run before: then a checkpoint of
+  /// where it stood was written. An evaluation is never interrupted; a stop waits for its end.
+  int run();
 
  private:
-  void select(std::int64_t epoch);
+  void run_epochs();
+  void select();
   void start_learner(std::uint64_t seed);
-  void train_epoch(std::int64_t epoch);
-  void evaluate_and_record(std::int64_t epoch, double seconds);
-  void save(std::int64_t completed_epochs, bool is_best);
-  void restore(const TrainingState& state);
-  TrainingState state(std::int64_t completed_epochs) const;
+  void train();
+  void evaluate_and_record();
+  Evaluation evaluate_on(const ImageStore& images, std::span<const std::int64_t> labels,
+                         std::span<const std::int64_t> ids);
+  struct What {
+    bool checkpoint = true, best_model = false;
+  };
+  void save(What what);
+  void save_checkpoint() { save({.checkpoint = true}); }
+  void restore(TrainingState state);
+  TrainingState state(HostCopies& copies, bool whole);
   std::vector<RankUse> gather_use();
   void write_events(const EpochRecord& record);
   void log_epoch(const EpochRecord& record, double examples_per_second) const;
+  void end();
   void log_end() const;
+  std::int64_t epochs() const { return static_cast<std::int64_t>(steps_of_epoch_.size()); }
+  /// Spent in the running epoch, earlier parts of the run included.
+  double epoch_seconds() const { return earlier_seconds_ + epoch_clock_.seconds(); }
 
   const Experiment& experiment_;
   const Config& config_;
@@ -44,17 +60,20 @@ class Trainer {
   RunFolder* folder_;
   std::vector<std::int64_t> steps_of_epoch_;
   LearningRateSchedule schedule_;
+  Interruptions interruptions_;
   SubsetSelection selection_;
   std::unique_ptr<Learner> learner_;
   std::optional<Metrics> metrics_;  // rank 0
   std::unique_ptr<EventWriter> train_events_, validation_events_;
+  std::unique_ptr<CheckpointWriter> writer_;
   std::vector<std::int64_t> subset_;  // what is trained on, ascending
   bool is_subset_ = false;            // false: all candidates
-  std::int64_t first_epoch_ = 0, first_step_ = 0, step_ = 0, examples_seen_ = 0, selection_round_ = 0;
+  TrainingPosition position_;
+  std::int64_t first_step_ = 0, selection_round_ = 0, selection_epoch_ = -1;
   std::optional<double> best_accuracy_;
   std::int64_t best_epoch_ = 0;
-  double last_rate_ = 0.0;
-  Stopwatch run_clock_;
+  double earlier_seconds_ = 0.0;
+  Stopwatch epoch_clock_, run_clock_;
 };
 
 }  // namespace sage

@@ -1,5 +1,6 @@
 #include "core/config.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "core/error.h"
@@ -87,6 +88,54 @@ TEST(Config, EveryKeyIsListedWithMeaningAndDefaultAndSettable) {
     EXPECT_FALSE(row.meaning.empty()) << row.name;
     EXPECT_NO_THROW(parse("", {row.name + "=" + row.default_value})) << row.name << "=" << row.default_value;
   }
+}
+
+TEST(Config, HostileTextIsRefusedBeforeAnythingIsBuiltOfIt) {
+  const auto expect = [](const std::string& yaml, const std::string& part) {
+    const std::string message = error_of(yaml);
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+    EXPECT_EQ(message.find("test.yaml"), 0U) << message;
+    EXPECT_LT(message.size(), 600U);
+  };
+  expect("a: &a [x]\nb: *a\n", "test.yaml:1: anchors (&) and aliases (*) are not taken");
+  expect("a: *a\n", "anchor");
+  expect("training: &t\n  lr: *t\n", "anchors");
+  std::string laughs = "l0: &l0 [x]\n";
+  for (int i = 1; i < 30; ++i) {
+    laughs += fmt::format("l{}: &l{} [*l{}, *l{}, *l{}]\n", i, i, i - 1, i - 1, i - 1);
+  }
+  expect(laughs, "anchors");
+  for (const char* opening : {"[", "{a: ", "- ", "? "}) {
+    std::string deep;
+    for (int i = 0; i < 50000; ++i) deep += opening;
+    expect(deep, "test.yaml:1");
+  }
+  std::string block;
+  for (int i = 0; i < 400; ++i) block += std::string(static_cast<std::size_t>(i), ' ') + "a:\n";
+  expect(block, "test.yaml:17: nested deeper than 16 levels");
+  std::string wide = "training: {milestones: [";
+  for (int i = 0; i < 30000; ++i) wide += "1,";
+  expect(wide + "1]}", "more than 20000 values");
+  expect(std::string(300000, '#'), "300000 bytes, where a configuration has at most 262144");
+  expect("seed: 1\n---\nseed: 2\n", "second document");
+  expect("seed: 1\n...\nseed: 2\n", "second document");
+  using namespace std::string_literals;
+  expect("seed: 1\nmodel: {name: a\0b}\n"s, "test.yaml:2: byte 23 is a control character");
+  expect("seed: 1\n\4training: {lr: 0.5}\n", "test.yaml:2: byte 8 is a control character");  // yaml-cpp would stop here
+  expect("output_dir: \xff\n", "not UTF-8");
+  expect("output_dir: \xed\xa0\x80\n", "not UTF-8");
+  expect("output_dir: \xc0\xaf\n", "not UTF-8");
+  expect("training: {epochs: 99999999999999999999999}\n", "expected an integer");
+  expect("training: {epochs: -1}\n", "expected an integer in [1, 1000000]");
+  expect(std::string(1000, 'k') + ": 1\n", "test.yaml:1: unknown key `kkk");
+}
+
+TEST(Config, OverridesAreBoundedInTheSameWay) {
+  EXPECT_NE(error_of("", {"training.milestones=" + std::string(5000, '[')}).find("override"), std::string::npos);
+  EXPECT_NE(error_of("", {"output_dir=a\x1b[2J"}).find("control character"), std::string::npos);
+  EXPECT_NE(error_of("", {"output_dir=&a x"}).find("anchors"), std::string::npos);
+  EXPECT_EQ(parse("", {"output_dir=runs/a&b*c"}).output_dir, "runs/a&b*c");
+  EXPECT_EQ(parse("output_dir: \"\xc3\xa9\xf0\x9f\x98\x80\"\n").output_dir, "\xc3\xa9\xf0\x9f\x98\x80");
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
 #include "core/frequent_directions.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tril.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
@@ -340,15 +342,76 @@ TEST(FrequentDirections, NoDamageGoesUnnoticed) {
 TEST(LinearAlgebra, AgreesWithFloat64) {
   const at::Tensor a = normal_matrix(5, 70001, 1), b = normal_matrix(3, 70001, 2), turn = normal_matrix(4, 8, 3);
   const at::Tensor gram = at::mm(a, b.t());
-  EXPECT_LE((cross_gram(a.to(at::kFloat), b.to(at::kFloat)) - gram).abs().max().item<double>(), 1e-2);
+  EXPECT_LE((cross_gram(a.to(at::kFloat), b.to(at::kFloat)) - gram).abs().max().item<double>(), 2e-3);
   EXPECT_LE((cross_gram(a.to(at::kFloat), b.to(at::kFloat), true) - gram).abs().max().item<double>(), 1e-4);
   EXPECT_LE((row_squared_norms(a) - a.square().sum(1)).abs().max().item<double>(), 1e-7);
   const at::Tensor turned = at::mm(turn, at::cat({a, b}));
   EXPECT_LE((rotate_rows(turn, std::array{a, b}) - turned).abs().max().item<double>(), 1e-12);
+  at::Tensor wide = at::zeros({4, 70101}, at::kDouble);  // into columns of a wider matrix, the others untouched
+  rotate_rows(turn, std::array{a, b}, wide.narrow(1, 50, 70001));
+  EXPECT_LE((wide.narrow(1, 50, 70001) - turned).abs().max().item<double>(), 1e-12);
+  EXPECT_EQ(wide.narrow(1, 0, 50).abs().max().item<double>() + wide.narrow(1, 70051, 50).abs().max().item<double>(), 0);
+  // No column at all: what a rank may hold of a sketch that is spread over ranks.
+  EXPECT_TRUE(at::equal(cross_gram(a.narrow(1, 0, 0), b.narrow(1, 0, 0)), at::zeros({5, 3}, at::kDouble)));
+  EXPECT_EQ(rotate_rows(turn, std::array{a.narrow(1, 0, 0), b.narrow(1, 0, 0)}).sizes(), at::IntArrayRef({4, 0}));
   at::Tensor buffer = at::cat({a, b, a});
   rotate_rows_in_place(turn, buffer);
   EXPECT_LE((buffer.narrow(0, 0, 4) - turned).abs().max().item<double>(), 1e-12);
   EXPECT_TRUE(at::equal(buffer.narrow(0, 4, 1), a.narrow(0, 4, 1)));
+}
+
+TEST(LinearAlgebra, LowerGramIsTheLowerTriangle) {
+  for (const std::int64_t n : {1, 7, 300, 520}) {  // in one product and in several
+    const at::Tensor rows = normal_matrix(n, 61, 4);
+    const at::Tensor whole = at::tril(at::mm(rows, rows.t()));
+    for (const std::int64_t first : {std::int64_t{0}, n / 3, n}) {
+      const at::Tensor lower = lower_gram(rows, first);
+      ASSERT_EQ(lower.sizes(), at::IntArrayRef({n - first, n}));
+      if (first == n) continue;
+      const at::Tensor truth = whole.narrow(0, first, n - first);
+      EXPECT_LE((at::tril(lower, first) - truth).abs().max().item<double>(), 1e-12) << n << " rows from " << first;
+    }
+  }
+}
+
+TEST(LinearAlgebra, CopiesRowsAndTheirNorms) {
+  const at::Tensor rows = normal_matrix(4, 20003, 5);
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    at::Tensor room = at::zeros({4, 20050}, type), to = room.narrow(1, 3, 20003);  // rows apart from each other
+    const at::Tensor norms = copy_rows(rows, to);                                  // converts for float32
+    EXPECT_TRUE(at::equal(to, rows.to(type)));
+    EXPECT_LE((norms - to.to(at::kDouble).square().sum(1)).abs().max().item<double>(), 1e-9);
+    at::Tensor again = at::zeros({4, 20003}, type);
+    EXPECT_TRUE(at::equal(copy_rows(to, again), norms));
+    EXPECT_TRUE(at::equal(again, to));
+    EXPECT_EQ(room.narrow(1, 0, 3).abs().max().item<double>() + room.narrow(1, 20006, 44).abs().max().item<double>(),
+              0);
+  }
+  // Squares that float32 does not hold are no reason to call a row infinite; values that are not finite show.
+  at::Tensor large = at::full({3, 9}, 1e30f);
+  large[1][8] = std::numeric_limits<float>::infinity();
+  large[2][0] = std::numeric_limits<float>::quiet_NaN();
+  const at::Tensor norms = row_squared_norms(large);
+  EXPECT_NEAR(norms[0].item<double>(), 9e60, 1e54);
+  EXPECT_FALSE(std::isfinite(norms[1].item<double>()));
+  EXPECT_FALSE(std::isfinite(norms[2].item<double>()));
+}
+
+TEST(LinearAlgebra, IsTheSameWithAnyNumberOfThreads) {
+  const int before = at::get_num_threads();
+  const at::Tensor rows = normal_matrix(140, 9001, 6).to(at::kFloat), turn = normal_matrix(70, 140, 7);
+  std::vector<at::Tensor> grams, turned;
+  for (const int threads : {1, 2, 3}) {
+    at::set_num_threads(threads);
+    grams.push_back(lower_gram(rows, 60));
+    turned.push_back(rotate_rows(turn, std::array{rows}));
+    at::Tensor in_place = rows.clone();
+    rotate_rows_in_place(turn, in_place);
+    EXPECT_TRUE(at::equal(in_place.narrow(0, 0, 70), turned[0])) << threads << " threads";
+    EXPECT_TRUE(at::equal(grams.back(), grams[0])) << threads << " threads";
+    EXPECT_TRUE(at::equal(turned.back(), turned[0])) << threads << " threads";
+  }
+  at::set_num_threads(before);
 }
 
 }  // namespace

@@ -66,7 +66,8 @@ class Safetensors : public testing::TemporaryFolder {
 bool same(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor x = a.contiguous(), y = b.contiguous();
   return x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type() &&
-         std::memcmp(x.const_data_ptr(), y.const_data_ptr(), static_cast<std::size_t>(x.nbytes())) == 0;
+         (x.nbytes() == 0 ||  // no memory, which memcmp may not be given
+          std::memcmp(x.const_data_ptr(), y.const_data_ptr(), static_cast<std::size_t>(x.nbytes())) == 0);
 }
 
 std::vector<NamedTensor> one_of_each() {
@@ -190,8 +191,13 @@ TEST_F(Safetensors, MalformedHeadersAreNamed) {
       {R"({"__metadata__":[],"a":)" + f32 + "}", 8, "__metadata__"},
       {R"({"__metadata__":{"k":1},"a":)" + f32 + "}", 8, "not a string"},
       {R"({"__metadata__":{"sage.crc32c.header":"00000000"}})", 0, "no checksums"},
-      {R"({"a":[[[[[[1]]]]]]})", 0, "nested too deeply"},
+      {R"({"__metadata__":{"sage.crc32c.headers":"00000000"}})", 0, "'sage.crc32c.headers' are not known"},
+      {R"({"a":[[[[[[1]]]]]]})", 0, "nested deeper than 3"},
       {"{\"a\":\"\xff\xfe\"}", 0, "not valid JSON"},
+      {"{\"a\\u0000b\":" + f32 + "}", 8, "'a\\x00b': the name"},
+      {"{\"a\\u001b[2J\":" + f32 + "}", 8, "'a\\x1b[2J': the name"},
+      {"{\"" + std::string(5000, 'n') + "\":" + f32 + "}", 8, "the name is longer than 4096 bytes"},
+      {R"({"__metadata__":{"sage.crc32c.header":"0","sage.crc32c.tensors":"[[1]]"}})", 0, "checksum"},
   };
   for (const Case& one : cases) {
     craft(one.header, one.data);
@@ -206,7 +212,18 @@ TEST_F(Safetensors, MalformedHeadersAreNamed) {
   craft("{\"a\":" + f32 + "}", 8);
   EXPECT_TRUE(contains(refusal(Checksums::required), "no checksums"));
   craft("{\"a\":" + std::string(200000, '['), 0);
-  EXPECT_TRUE(contains(refusal(), "nested too deeply"));
+  EXPECT_TRUE(contains(refusal(), "nested deeper than 3"));
+}
+
+TEST_F(Safetensors, AHostileHeaderNeitherFillsMemoryNorTheMessage) {
+  std::string values = "{\"a\":[";
+  for (int i = 0; i < 4'000'100; ++i) values += "0,";
+  craft(values + "0]}", 0);
+  EXPECT_TRUE(contains(refusal(), "more than 4000000 values"));
+  craft("{\"a\":\"" + std::string(1'000'000, 'x'), 0);  // never closed
+  const std::string message = refusal();
+  EXPECT_TRUE(contains(message, "not valid JSON"));
+  EXPECT_LT(message.size(), 1000U);
 }
 
 TEST_F(Safetensors, ValuesThatAreNoBooleansAreRefused) {
@@ -240,6 +257,7 @@ TEST_F(Safetensors, WhatTheFormatCannotHoldIsRefusedBeforeWriting) {
   EXPECT_THROW(write_safetensors(path(), List{{"a", at::Tensor()}}), InternalError);
   EXPECT_THROW(write_safetensors(path(), List{{"a", one.to(at::kShort)}}), InternalError);
   EXPECT_THROW(write_safetensors(path(), List{{"\xff", one}}), InternalError);
+  EXPECT_THROW(write_safetensors(path(), List{{std::string("a\0b", 3), one}}), InternalError);
   EXPECT_THROW(write_safetensors(path(), List{{"a", one}}, {{"sage.crc32c.header", ""}}), InternalError);
   EXPECT_FALSE(std::filesystem::exists(path()));
 }

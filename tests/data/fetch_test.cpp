@@ -216,7 +216,14 @@ TEST(Tar, RefusesWhatCouldLeaveTheFolder) {
   refused({{"link", "", '2', ".."}, {"link/evil", "x"}}, {"link", "neither a file nor a folder"});
   refused({{"hard", "", '1', "/etc/passwd"}}, {"hard", "neither"});
   refused({{"device", "", '3'}}, {"device", "neither"});
+  refused({{"fifo", "", '6'}}, {"fifo", "neither"});
   refused({{"twice", "a"}, {"twice", "b"}}, {"twice", "exists"});
+  refused({{"file", "a"}, {"file/below", "b"}}, {"file/below", "takes the place"});
+  refused({{"a\x1b[2J", "x"}}, {"a\\x1b[2J", "control characters"});
+  refused({{"a\nb", "x"}}, {"a\\x0ab", "control characters"});
+  refused({{"\xff", "x"}}, {"\\xff", "UTF-8"});
+  refused({{"a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/x", "x"}}, {"deeper than 16 folders"});
+  refused({{"notes", std::string((1 << 20) + 1, 'n'), 'x'}}, {"notes of 1048577 bytes"});
 }
 
 TEST(Tar, UnpacksAndRefusesDamage) {
@@ -244,6 +251,7 @@ TEST(Tar, UnpacksAndRefusesDamage) {
   std::string damaged = bytes;
   damaged[3] ^= 1;
   refused(damaged, "damaged");
+  refused(bytes + std::string(std::size_t{40} << 20, '\0'), "more data after the end mark");  // 40 kB on disk
 }
 
 }  // namespace

@@ -85,6 +85,21 @@ TEST_F(LoaderTest, RanksTogetherYieldWhatOneRankYields) {
   for (Loader& loader : loaders) EXPECT_FALSE(loader.next().has_value());
 }
 
+TEST_F(LoaderTest, HowFarItWorksAheadChangesNothing) {
+  const ImageStore images = store();
+  for (const std::int64_t workers : {1, 3}) {
+    for (const std::int64_t prefetch : {1, 5, 64}) {
+      Loader inline_loader(images, labels_, plan(), augment_, 0),
+          loader(images, labels_, plan(), augment_, workers, prefetch);
+      for (const Batch& expected : inline_loader) {
+        const auto batch = loader.next();
+        ASSERT_TRUE(batch.has_value());
+        EXPECT_TRUE(at::equal(batch->images, expected.images) && batch->ids == expected.ids);
+      }
+    }
+  }
+}
+
 TEST_F(LoaderTest, LabelsAreTheGivenOnes) {
   const ImageStore images = store();
   Loader loader(images, labels_, plan(), augment_, 1);

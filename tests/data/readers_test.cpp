@@ -144,6 +144,38 @@ TEST(Cifar10Reader, RefusesBadFiles) {
   expect_error<DataError>([&] { read_cifar10(folder.path(), partial); }, {"data_batch_1.bin", "missing"});
 }
 
+TEST(Cifar10Reader, RefusesWhatDecompressesToNothingAndNamesThatAreNoText) {
+  TemporaryFolder folder;
+  write_cifar10(folder);
+  test::write_gzip(folder / "test_batch.bin", "");
+  expect_error<DataError>([&] { read_cifar10(folder.path(), partial); }, {"test_batch.bin", "no record"});
+  write_cifar10(folder);
+  test::write_gzip(folder / "data_batch_4.bin", std::string(std::size_t{40} << 20, '\0'));  // 40 kB on disk
+  expect_error<DataError>([&] { read_cifar10(folder.path(), partial); }, {"data_batch_4.bin", "more data", "9999"});
+  write_cifar10(folder);
+  test::write_bytes(folder / "batches.meta.txt", std::string("a\nb\0\nc", 6));
+  expect_error<DataError>([&] { read_cifar10(folder.path(), partial); }, {"batches.meta.txt", "byte 3", "control"});
+  test::write_bytes(folder / "batches.meta.txt", "a\n\xff\n");
+  expect_error<DataError>([&] { read_cifar10(folder.path(), partial); }, {"batches.meta.txt", "byte 2", "UTF-8"});
+}
+
+TEST(Readers, ReadImagesToWhereTheyAreTold) {
+  TemporaryFolder folder;
+  write_cifar10(folder);
+  write_idx(folder);
+  std::vector<at::Tensor> given;
+  ReadOptions options = partial;
+  options.allocate = [&](at::IntArrayRef sizes) { return given.emplace_back(at::empty(sizes, at::kByte)); };
+  for (const auto& read : {read_cifar10, read_mnist}) {
+    given.clear();
+    const Dataset dataset = read(folder.path(), options);
+    ASSERT_EQ(given.size(), 2u);
+    EXPECT_EQ(dataset.train.images.const_data_ptr(), given[0].const_data_ptr());
+    EXPECT_EQ(dataset.test.images.const_data_ptr(), given[1].const_data_ptr());
+    EXPECT_TRUE(dataset.train.images.is_contiguous());
+  }
+}
+
 TEST(Cifar100Reader, FineAndCoarseLabels) {
   TemporaryFolder folder;
   test::write_bytes(folder / "train.bin", test::cifar_records(130, 2));

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/error.h"
+
 namespace sage {
 namespace {
 
@@ -77,6 +79,28 @@ TEST(EpochPlan, OrderDependsOnSeedAndEpochOnly) {
   EXPECT_NE(reference, order(32, 0, 1, 1, 3));
   EXPECT_NE(reference, order(32, 0, 1, 2, 2));
   EXPECT_NE(reference, ids);
+}
+
+TEST(EpochPlan, AnEpochGoesOnWhereItWasOnAnyNumberOfRanks) {
+  std::vector<std::int64_t> ids(103);
+  std::iota(ids.begin(), ids.end(), std::int64_t{7});
+  const EpochPlan whole(ids, 10, 0, 1, 5, 3);
+  for (const int ranks : {1, 2, 3}) {
+    for (const std::int64_t done : {0, 4, 10, 11}) {
+      for (int rank = 0; rank < ranks; ++rank) {
+        EpochPlan rest(ids, 10, rank, ranks, 5, 3), from_start(ids, 10, rank, ranks, 5, 3);
+        rest.skip(std::min<std::int64_t>(10 * done, 103));
+        ASSERT_EQ(rest.steps(), 11 - done);
+        for (std::int64_t step = 0; step < rest.steps(); ++step) {
+          ASSERT_TRUE(std::ranges::equal(rest.global_batch(step), whole.global_batch(done + step)));
+          ASSERT_TRUE(std::ranges::equal(rest.local_batch(step), from_start.local_batch(done + step)));
+        }
+      }
+    }
+  }
+  EpochPlan plan(ids, 10, 0, 1, 5, 3);
+  EXPECT_THROW(plan.skip(5), InternalError);
+  EXPECT_THROW(plan.skip(110), InternalError);
 }
 
 }  // namespace

@@ -27,6 +27,7 @@ c10::intrusive_ptr<c10d::Backend> make_backend(std::int64_t chunk_bytes = 4096) 
   MpiBackendOptions options;
   options.chunk_bytes = chunk_bytes;
   options.deadline = 60s;
+  options.watchdog = runtime().watchdog();
   return make_mpi_backend(runtime().world(), options);
 }
 

@@ -118,6 +118,33 @@ INSTANTIATE_TEST_SUITE_P(Cases, SyncBatchNorm,
                                          Case{"FarFromZero", {4, 3, 2, 5}, true, true, false, at::kDouble, 1e6}),
                          [](const auto& instance) { return instance.param.name; });
 
+/// What autocast hands over: 16-bit activations, float32 weights. The statistics keep their digits.
+TEST(SyncBatchNorm, SixteenBitInputsHaveStatisticsInFloat) {
+  const std::int64_t per_rank = 12;
+  const std::vector<std::int64_t> shape{per_rank * world().size(), channels, 4, 4};
+  // Far from zero: 16-bit statistics would be wrong in the third digit.
+  const at::Tensor
+      whole = (wave(shape, 0.0, at::kFloat) * 3.0 + 10.0).to(at::kBFloat16).contiguous(at::MemoryFormat::ChannelsLast),
+      upstream = wave(shape, 5.0, at::kFloat).to(at::kBFloat16);
+  const auto mine = [&](const at::Tensor& all) { return all.narrow(0, per_rank * world().rank(), per_rank); };
+  at::Tensor x = mine(whole).clone().set_requires_grad(true), wide = whole.to(at::kDouble).set_requires_grad(true);
+  const at::Tensor weight = wave({channels}, 0.3, at::kFloat) + 1.5, bias = wave({channels}, 0.9, at::kFloat);
+  at::Tensor mean = at::zeros({channels}), variance = at::zeros({channels});
+  const at::Tensor output = sync_batch_norm(x, weight, bias, mean, variance, 1.0, eps, world());
+  EXPECT_EQ(output.scalar_type(), at::kBFloat16);
+  (output * mine(upstream)).sum().backward();
+  EXPECT_EQ(x.grad().scalar_type(), at::kBFloat16);
+
+  at::Tensor exact_mean = at::zeros({channels}, at::kDouble), exact_variance = at::zeros({channels}, at::kDouble);
+  const at::Tensor exact = at::batch_norm(wide, weight.to(at::kDouble), bias.to(at::kDouble), exact_mean,
+                                          exact_variance, true, 1.0, eps, false);
+  (exact * upstream.to(at::kDouble)).sum().backward();
+  EXPECT_TRUE(at::allclose(mean.to(at::kDouble), exact_mean, 1e-5, 0));
+  EXPECT_TRUE(at::allclose(variance.to(at::kDouble), exact_variance, 1e-4, 0));
+  EXPECT_TRUE(at::allclose(output.detach().to(at::kDouble), mine(exact), 1e-2, 1e-2));
+  EXPECT_TRUE(at::allclose(x.grad().to(at::kDouble), mine(wide.grad()), 2e-2, 2e-2));
+}
+
 TEST(SyncBatchNorm, EmptyFirstRankTakesPart) {
   if (world().size() == 1) return;
   // The case above with the empty rank in front; all others hold the same two rows.

@@ -13,33 +13,12 @@ namespace sage {
 namespace {
 
 using testing::all_ids;
+using testing::bytes_of;
 using testing::ClassifierSource;
 using testing::overlap;
 using testing::select_from;
 using testing::small_config;
-
-/// Everything of a result that all ranks must agree on.
-std::string bytes_of(const SelectionResult& result) {
-  std::string bytes;
-  const auto append = [&](const void* data, std::size_t size) { bytes.append(static_cast<const char*>(data), size); };
-  append(result.kept.data(), result.kept.size() * sizeof(std::int64_t));
-  append(result.scores.data(), result.scores.size() * sizeof(float));
-  append(result.class_histogram.data(), result.class_histogram.size() * sizeof(std::int64_t));
-  append(result.consensus_strength.data(), result.consensus_strength.size() * sizeof(double));
-  append(result.doubtful.data(), result.doubtful.size() * sizeof(std::int64_t));
-  for (const double value : {result.estimated_noise.value_or(-1.0), static_cast<double>(result.degenerate),
-                             static_cast<double>(result.non_finite)}) {
-    append(&value, sizeof value);
-  }
-  if (result.certificate) {
-    for (const double value : {result.certificate->error_bound.value_or(-1), result.certificate->largest_eigenvalue,
-                               result.certificate->squared_norm, static_cast<double>(result.certificate->rows_seen)}) {
-      append(&value, sizeof value);
-    }
-  }
-  for (const std::string& warning : result.warnings) bytes += warning;
-  return bytes;
-}
+using testing::Variant;
 
 std::string whole_answer(const SelectionResult& result) {
   std::string bytes = bytes_of(result);
@@ -49,11 +28,6 @@ std::string whole_answer(const SelectionResult& result) {
   }
   return bytes;
 }
-
-struct Variant {
-  const char* name;
-  void (*change)(SelectionConfig&);
-};
 
 const Variant kVariants[] = {
     {"top", [](SelectionConfig&) {}},

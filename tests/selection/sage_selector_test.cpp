@@ -195,27 +195,38 @@ TEST_F(SageSelectorTest, FilterWithAFixedCutAndWithLittleRoom) {
 }
 
 TEST_F(SageSelectorTest, RecomputedEqualsCached) {
+  const std::int64_t batches = 48;  // 16 shards of 37 or 38 examples in micro-batches of 16
   for (const char* method : {"fd", "random_projection"}) {
     SelectionConfig config = small_config();
     config.keep = "filter";
     config.sketch.method = method;
-    config.scores = "cached";
-    source_.project_calls = 0;
-    const SelectionResult cached = select(config);
-    const std::int64_t cached_calls = source_.project_calls;
-    config.scores = "recomputed";
-    source_.project_calls = 0;
-    const SelectionResult recomputed = select(config);
-    EXPECT_GT(source_.project_calls, cached_calls) << "one pass more";
-    EXPECT_EQ(recomputed.scores, cached.scores);
-    EXPECT_EQ(recomputed.kept, cached.kept);
-    EXPECT_EQ(cached.scores_kept, "cached");
-    EXPECT_EQ(recomputed.scores_kept, "recomputed");
-    EXPECT_FALSE(source_.caching);
+    const auto model_runs = [&](const char* scores, bool can_cache) {
+      config.scores = scores;
+      source_.can_cache = can_cache;
+      source_.model_runs = 0;
+      const SelectionResult result = select(config);
+      EXPECT_EQ(result.scores_kept, scores);
+      EXPECT_FALSE(source_.caching);
+      return std::pair(result, source_.model_runs);
+    };
+    const auto [features, one_pass] = model_runs("cached", true);
+    const auto [vectors, two_passes] = model_runs("cached", false);
+    const auto [recomputed, three_passes] = model_runs("recomputed", true);
+    EXPECT_EQ(one_pass, batches) << "kept features spare every further run of the model";
+    EXPECT_EQ(two_passes, 2 * batches) << "kept vectors spare the third";
+    EXPECT_EQ(three_passes, 3 * batches);
+    for (const SelectionResult& result : {vectors, recomputed}) {
+      EXPECT_EQ(result.scores, features.scores);
+      EXPECT_EQ(result.kept, features.kept);
+    }
     config.scores = "auto";
-    EXPECT_EQ(select(config).scores_kept, "cached");
-    config.memory_limit_mib = 0;
-    EXPECT_EQ(select(config).scores_kept, "recomputed");
+    for (const bool can_cache : {true, false}) {
+      source_.can_cache = can_cache;
+      config.memory_limit_mib = 1;
+      EXPECT_EQ(select(config).scores_kept, "cached");
+      config.memory_limit_mib = 0;
+      EXPECT_EQ(select(config).scores_kept, "recomputed");
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "selection/registry.h"
@@ -32,6 +33,35 @@ inline SelectionResult select_from(ClassifierSource& source, const SelectionConf
   for (std::int64_t id : ids) labels.push_back(source.labels[static_cast<std::size_t>(id)]);
   return select_examples({config, seed, round, ids, labels, source.class_count(), &source, communicator});
 }
+
+/// Everything of a result that must not depend on luck: not its times and bytes.
+inline std::string bytes_of(const SelectionResult& result) {
+  std::string bytes;
+  const auto append = [&](const void* data, std::size_t size) { bytes.append(static_cast<const char*>(data), size); };
+  append(result.kept.data(), result.kept.size() * sizeof(std::int64_t));
+  append(result.scores.data(), result.scores.size() * sizeof(float));
+  append(result.class_histogram.data(), result.class_histogram.size() * sizeof(std::int64_t));
+  append(result.consensus_strength.data(), result.consensus_strength.size() * sizeof(double));
+  append(result.doubtful.data(), result.doubtful.size() * sizeof(std::int64_t));
+  for (const double value : {result.estimated_noise.value_or(-1.0), static_cast<double>(result.degenerate),
+                             static_cast<double>(result.non_finite)}) {
+    append(&value, sizeof value);
+  }
+  if (result.certificate) {
+    for (const double value : {result.certificate->error_bound.value_or(-1), result.certificate->largest_eigenvalue,
+                               result.certificate->squared_norm, static_cast<double>(result.certificate->rows_seen)}) {
+      append(&value, sizeof value);
+    }
+  }
+  for (const std::string& warning : result.warnings) bytes += warning;
+  return bytes;
+}
+
+/// A way to configure a selection.
+struct Variant {
+  const char* name;
+  void (*change)(SelectionConfig&);
+};
 
 /// Share of ids that two subsets have in common.
 inline double overlap(const std::vector<std::int64_t>& a, const std::vector<std::int64_t>& b) {

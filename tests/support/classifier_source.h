@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -71,6 +72,8 @@ class ClassifierSource : public GradientSource {
 
   void gradients(std::span<const std::int64_t> ids, at::Tensor rows, at::Tensor probabilities) override {
     ++gradient_calls;
+    ++model_runs;
+    if (caching) kept_.insert(ids.begin(), ids.end());
     examples_seen += static_cast<std::int64_t>(ids.size());
     rows.copy_(gradients_.index_select(0, index(ids)));
     if (probabilities.defined()) probabilities.copy_(probabilities_.index_select(0, index(ids)));
@@ -78,19 +81,26 @@ class ClassifierSource : public GradientSource {
   at::Tensor project(std::span<const std::int64_t> ids, const at::Tensor& sketch, at::Tensor squared_norms,
                      at::Tensor probabilities) override {
     ++project_calls;
+    if (!can_cache || kept_.count(ids[0]) == 0) ++model_runs;
+    if (caching) kept_.insert(ids.begin(), ids.end());
     const at::Tensor rows = gradients_.index_select(0, index(ids));
     if (squared_norms.defined()) squared_norms.copy_(rows.to(at::kDouble).square().sum(1));
     if (probabilities.defined()) probabilities.copy_(probabilities_.index_select(0, index(ids)));
     return at::mm(rows, sketch.t());
   }
-  std::int64_t cacheable_bytes_per_example() const override { return 4 * (features_ + classes_); }
-  void set_caching(bool on) override { caching = on; }
+  std::int64_t cacheable_bytes_per_example() const override { return can_cache ? 4 * (features_ + classes_) : 0; }
+  void set_caching(bool on) override {
+    caching = on;
+    if (!on) kept_.clear();
+  }
 
   at::Tensor& matrix() { return gradients_; }
 
   std::vector<std::int64_t> labels;
   std::vector<bool> wrong;
   std::int64_t gradient_calls = 0, project_calls = 0, examples_seen = 0;
+  std::int64_t model_runs = 0;  ///< of these calls those that what was kept did not spare
+  bool can_cache = true;
   bool caching = false;
 
  private:
@@ -98,6 +108,7 @@ class ClassifierSource : public GradientSource {
     return at::from_blob(const_cast<std::int64_t*>(ids.data()), {static_cast<std::int64_t>(ids.size())}, at::kLong);
   }
   std::int64_t classes_, features_;
+  std::set<std::int64_t> kept_;
   at::Tensor gradients_, probabilities_;
 };
 

@@ -145,6 +145,30 @@ TEST_F(MetricsTest, ADamagedFileIsNamed) {
   }
 }
 
+TEST_F(MetricsTest, HostileFiguresAreRefusedByTheirCause) {
+  Metrics metrics(folder_);
+  metrics.add(record(1, 0.5));
+  const json whole = written();
+  const auto refusal = [&](const std::string& text) {
+    put_bytes(folder_ / "metrics.json", text);
+    return message_of<CheckpointError>([&] { Metrics::resume(folder_, 9, 9); });
+  };
+  const auto with = [&](const std::string& pointer, const json& value) {
+    json changed = whole;
+    changed[json::json_pointer(pointer)] = value;
+    return refusal(changed.dump());
+  };
+  EXPECT_EQ(refusal(whole.dump()), "");
+  EXPECT_TRUE(contains(with("/epochs/0/steps", 1e300), "'steps' is 1e+300, expected a whole number"));
+  EXPECT_TRUE(contains(with("/epochs/0/epoch", -1), "'epoch' is -1"));
+  EXPECT_TRUE(contains(with("/epochs/0/ranks/0/rank", std::int64_t{1} << 40), "'rank' is"));
+  EXPECT_TRUE(contains(with("/epochs/0/ranks/0/phases/forward/calls", "many"), "'calls' is"));
+  EXPECT_TRUE(contains(with("/epochs/0/ranks/0/phases", json::array({1})), "metrics.json"));
+  EXPECT_TRUE(contains(with("/epochs/1", whole["epochs"][0]), "epoch 1 stands after epoch 1"));
+  EXPECT_TRUE(contains(refusal("{\"epochs\":" + std::string(100000, '[')), "nested deeper"));
+  EXPECT_TRUE(contains(refusal("{\"epochs\":[],\"epochs\":[]}"), "names 'epochs' twice"));
+}
+
 TEST_F(MetricsTest, EpochsMustAscend) {
   Metrics metrics(folder_);
   metrics.add(record(2, 0.5));

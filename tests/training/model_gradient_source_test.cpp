@@ -79,5 +79,45 @@ TEST_F(Source, CachedAndRecomputedSelectionsAgree) {
   for (std::size_t i = 0; i < scores[0].size(); ++i) EXPECT_NEAR(scores[0][i], scores[1][i], 1e-5);
 }
 
+TEST_F(Source, AStoppedSelectionGoesOnToTheLastBit) {
+  config_.sketch.size = 16;
+  config_.batch_size = 20;  // more than a sketch of this size can always take at once
+  config_.fraction = 0.3;
+  for (const char* scope : {"classifier", "full"}) {
+    SCOPED_TRACE(scope);
+    config_.gradient.scope = {scope};
+    std::int64_t questions = 0;
+    const auto select = [&](std::int64_t stop_at, const SelectionState* state) {
+      ModelGradientSource from = source();
+      questions = 0;
+      return select_examples({.config = config_,
+                              .seed = 1,
+                              .round = 1,
+                              .ids = experiment_->candidates,
+                              .labels = experiment_->labels,
+                              .class_count = 4,
+                              .source = &from,
+                              .communicator = *single_,
+                              .stop_requested = [&] { return questions++ == stop_at; },
+                              .resume_from = state});
+    };
+    const SelectionResult whole = select(-1, nullptr);
+    const std::int64_t count = questions;
+    ASSERT_GE(count, 4);
+    for (std::int64_t stop_at = 0; stop_at < count; ++stop_at) {
+      SelectionState state;
+      try {
+        select(stop_at, nullptr);
+        FAIL() << "it was not stopped";
+      } catch (const SelectionStopped& stopped) {
+        state = stopped.state();
+      }
+      const SelectionResult resumed = select(-1, &state);
+      EXPECT_EQ(resumed.scores, whole.scores) << "stopped at question " << stop_at;
+      EXPECT_EQ(resumed.kept, whole.kept);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sage

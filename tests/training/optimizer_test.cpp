@@ -175,6 +175,36 @@ TEST(Optimizer, GoesOnBitForBitAfterASaveAndLoad) {
   }
 }
 
+TEST(Optimizer, AnUpdateThatIsNotToBeLeavesNoTrace) {
+  const at::Tensor bad = at::ones({1}), good = at::zeros({1});
+  for (const auto& [label, config] : variants()) {
+    // With gradients full of NaN in between, which are never looked at; and the rate as a tensor.
+    auto parameters = make_parameters(at::kFloat), reference = make_parameters(at::kFloat);
+    const auto optimizer = make_optimizer(parameters, config), undisturbed = make_optimizer(reference, config);
+    std::uint64_t taken = 0;
+    for (int step = 0; step < 6; ++step) {
+      if (step == 0 || step == 3) {
+        set_gradients(parameters, 100);
+        for (auto& parameter : parameters) parameter.tensor.mutable_grad().fill_(std::nan(""));
+        optimizer->step(0.05, bad);
+        continue;
+      }
+      set_gradients(parameters, taken);
+      set_gradients(reference, taken++);
+      optimizer->step(at::full({1}, 0.05, at::kFloat), good);
+      undisturbed->step(static_cast<double>(0.05F));
+    }
+    EXPECT_EQ(optimizer->steps(), 4) << label;
+    const auto state = optimizer->state(), expected = undisturbed->state();
+    for (std::size_t i = 0; i < state.size(); ++i) {
+      EXPECT_TRUE(at::equal(state[i].tensor, expected[i].tensor)) << label << ' ' << state[i].name;
+    }
+    for (std::size_t p = 0; p < parameters.size(); ++p) {
+      EXPECT_TRUE(at::equal(parameters[p].tensor, reference[p].tensor)) << label << ' ' << parameters[p].name;
+    }
+  }
+}
+
 TEST(Optimizer, AStateOfAnotherKindIsRefusedAndChangesNothing) {
   TrainingConfig sgd, adam;
   adam.optimizer = "adam";

@@ -25,15 +25,15 @@ void write_checkpoint_file(const std::filesystem::path& path) {
   state.dataset = "digits";
   state.class_count = 10;
   state.config_json = "{}";
-  state.epoch = 3;
+  state.position.epoch = 3;
   const at::Tensor ramp = at::arange(6, at::TensorOptions().dtype(at::kDouble)).view({2, 3});
   for (const auto& [name, type] :
        {std::pair("F64", at::kDouble), std::pair("F32", at::kFloat), std::pair("F16", at::kHalf),
         std::pair("BF16", at::kBFloat16), std::pair("I64", at::kLong), std::pair("I32", at::kInt),
         std::pair("U8", at::kByte), std::pair("BOOL", at::kBool)}) {
-    state.model_state.push_back({name, ramp.to(type)});
+    state.learner.model.push_back({name, ramp.to(type)});
   }
-  state.optimizer_state = {{"step", at::full({1}, 33, at::TensorOptions().dtype(at::kLong))}};
+  state.learner.optimizer = {{"step", at::full({1}, 33, at::TensorOptions().dtype(at::kLong))}};
   state.subset_ids = std::vector<std::int64_t>{1, 5, 9};
   sage::write_checkpoint(path, state);
 }

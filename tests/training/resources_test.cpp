@@ -3,10 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <thread>
 #include <vector>
 
 #include "core/error.h"
+#include "core/files.h"
+#include "core/trace.h"
+#include "support/temporary_folder.h"
 
 namespace sage {
 namespace {
@@ -20,6 +25,8 @@ void use_memory(std::int64_t bytes) {
 }
 
 void wait(int milliseconds) { std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds)); }
+
+class TracedResources : public testing::TemporaryFolder {};
 
 TEST(Resources, ThePeakRisesByWhatIsUsed) {
   reset_peak_host_memory();
@@ -73,6 +80,43 @@ TEST(Resources, APhaseIsChargedWithItsOwnMemory) {
   if (reset_peak_host_memory()) {
     EXPECT_GE(peak("large"), peak("small") + 60 * kMiB);
   }
+}
+
+TEST_F(TracedResources, PhasesAreInTheTraceNested) {
+  {
+    const trace::Recording recording(folder_, 1, 2);
+    PhaseTimer timer;
+    {
+      const auto selection = timer.measure_with_memory("selection");
+      const auto part = timer.measure("selection.sketch");
+      wait(2);
+    }
+    for (int step = 0; step < 5; ++step) {
+      {
+        const auto phase = timer.measure("forward");
+        wait(1);
+      }
+      trace::count_step();
+    }
+    const auto evaluation = timer.measure_with_memory("evaluation");
+    const auto within = timer.measure("evaluation.forward");
+  }
+  const auto all = nlohmann::json::parse(read_file(folder_ / "trace_rank_1.json"));
+  std::map<std::string, std::vector<std::pair<double, double>>> spans;
+  for (const auto& event : all.at("traceEvents")) {
+    if (event.at("ph") != "X") continue;
+    const double begin = event.at("ts"), duration = event.at("dur");
+    spans[event.at("name")].emplace_back(begin, begin + duration);
+  }
+  const auto inside = [&](const char* inner, const char* outer) {
+    return spans.at(outer)[0].first <= spans.at(inner)[0].first &&
+           spans.at(inner)[0].second <= spans.at(outer)[0].second;
+  };
+  EXPECT_TRUE(inside("selection.sketch", "selection"));
+  EXPECT_TRUE(inside("evaluation.forward", "evaluation"));
+  ASSERT_EQ(spans.at("forward").size(), 2U) << "of as many steps as wanted";
+  EXPECT_GE(spans.at("forward")[1].first, spans.at("forward")[0].second);
+  EXPECT_GE(spans.at("forward")[0].second - spans.at("forward")[0].first, 1000.0) << "microseconds";
 }
 
 TEST(Resources, DeviceHooksAreAsked) {

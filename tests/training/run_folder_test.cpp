@@ -173,8 +173,11 @@ TEST_F(RunFolderTest, ASubsetIsWrittenWithItsScores) {
   EXPECT_EQ(bytes_of(folder.subsets() / "epoch_10_scores.csv"),
             "example_id,label,score,kept\n7,1,0.5,1\n5,0,-0.25,0\n2,0,0.75,1\n3,1,nan,0\n");
   EXPECT_EQ(read_subset_ids(path), (std::vector<std::int64_t>{2, 7}));
-  put_bytes(path, "{}");
-  EXPECT_TRUE(contains(message_of<DataError>([&] { read_subset_ids(path); }), "epoch_10_indices.json"));
+  for (const char* wrong :
+       {"{}", "{\"ids\":[1e300]}", "{\"ids\":[-1]}", "{\"ids\":[2,2]}", "{\"ids\":[[[[[[[[[[", "[1]"}) {
+    put_bytes(path, wrong);
+    EXPECT_TRUE(contains(message_of<DataError>([&] { read_subset_ids(path); }), "epoch_10_indices.json")) << wrong;
+  }
 
   const SelectionSummary summary = summarize(subset());
   EXPECT_EQ(summary.kept, 2);

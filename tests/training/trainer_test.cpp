@@ -7,7 +7,7 @@
 #include "models/weights.h"
 #include "support/synthetic_experiment.h"
 #include "support/temporary_folder.h"
-#include "training/checkpoint.h"
+#include "training/resume.h"
 
 namespace sage {
 namespace {
@@ -29,14 +29,14 @@ class TrainerTest : public testing::TemporaryFolder {
     const auto experiment = testing::synthetic_experiment(100, 4, parse_config("", "test", all));
     Job job(runtime(), experiment->config.device);
     RunFolder folder = RunFolder::open(folder_ / name, OpenMode::fresh);
-    Trainer trainer(*experiment, job, &folder, nullptr);
+    Trainer trainer(*experiment, job, &folder);
     trainer.run();
     std::vector<std::string> notes;
     return find_resume_point(folder_ / name).state;
   }
   static bool same(const TrainingState& a, const TrainingState& b) {
-    for (std::size_t i = 0; i < a.model_state.size(); ++i) {
-      if (!a.model_state[i].tensor.equal(b.model_state[i].tensor)) return false;
+    for (std::size_t i = 0; i < a.learner.model.size(); ++i) {
+      if (!a.learner.model[i].tensor.equal(b.learner.model[i].tensor)) return false;
     }
     return true;
   }
@@ -50,9 +50,9 @@ TEST_F(TrainerTest, AProxyIsCountedAndTrainingStartsFromTheSeedsWeights) {
   without.emplace_back("training.reinitialize_after_selection=false");
   const TrainingState a = run("with", with), b = run("without", without);
   // The subset of 50 makes batches of 20, 20 and 10: seven steps see 120 examples.
-  EXPECT_EQ(a.examples_seen, 120 + 9 * 20);
+  EXPECT_EQ(a.position.examples, 120);
+  EXPECT_EQ(a.proxy_position.examples, 9 * 20);
   EXPECT_TRUE(same(a, b)) << "before the first epoch the network is fresh already";
-  EXPECT_EQ(a.extra.at("proxy_examples"), "180");
 }
 
 TEST_F(TrainerTest, ReinitializingForgetsTheWarmUp) {
