@@ -66,6 +66,12 @@ void write(Level level, std::string_view text) {
   if (level == Level::warning || !to.quiet) to_terminal(to, line);
 }
 
+void record(std::string_view text) {
+  Sink& to = sink();
+  const std::lock_guard lock(to.mutex);
+  if (to.file.is_open()) to.file << clock_text() << ' ' << text << std::endl;
+}
+
 void every_rank(std::string_view text) {
   Sink& to = sink();
   const std::lock_guard lock(to.mutex);

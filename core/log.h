@@ -17,6 +17,8 @@ void set_quiet(bool quiet);
 
 enum class Level { info, warning };
 void write(Level level, std::string_view text);
+/// To the file alone, where one is open: what somebody else prints.
+void record(std::string_view text);
 /// Printed by any rank, with its number.
 void every_rank(std::string_view text);
 /// Prints on the terminal only; a line that a later call overwrites (progress). Does nothing off a terminal.

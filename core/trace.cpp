@@ -26,12 +26,14 @@ struct Recorder {
   std::mutex mutex;  // guards all below
   Clock::time_point start;
   std::vector<Event> events;
-  std::unordered_map<std::thread::id, std::int64_t> threads;  // numbered as they first come
+  std::int64_t threads = 0;  // that have a number
   std::unordered_map<std::int64_t, std::string> names;
 
   /// With the mutex held.
   std::int64_t this_thread() {
-    return threads.emplace(std::this_thread::get_id(), static_cast<std::int64_t>(threads.size())).first->second;
+    // For life: the system gives the number of a thread that has ended to the next one.
+    thread_local const std::int64_t number = threads++;
+    return number;
   }
 };
 
@@ -49,7 +51,6 @@ Recording::Recording(std::filesystem::path folder, int rank, std::int64_t steps)
   require(!r.on, "a trace is being recorded already");
   r.start = Clock::now();
   r.events.clear();
-  r.threads.clear();
   r.names = {{r.this_thread(), "main"}};
   r.steps_left = steps;
   r.on = true;

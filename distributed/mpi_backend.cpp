@@ -48,10 +48,16 @@ class MpiWork : public c10d::Work {
   }
 
   void complete(const std::exception_ptr& error) {
-    if (error) {
-      future_->setError(error);
-    } else {
-      future_->markCompleted(c10::IValue(result_));
+    // Whatever hangs on the future and throws: who waits for this work must go on.
+    try {
+      if (error) {
+        future_->setError(error);
+      } else {
+        future_->markCompleted(c10::IValue(result_));
+      }
+    } catch (...) {
+      finish(std::current_exception());
+      throw;
     }
     finish(error);
   }

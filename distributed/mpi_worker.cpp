@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/trace.h"
 #include "core/whereabouts.h"
 #include "distributed/signals.h"
 #include "distributed/watchdog.h"
@@ -104,7 +105,8 @@ void MpiWorker::run() {
 
 void MpiWorker::start(Transfer& transfer) {
   const std::chrono::milliseconds deadline = deadline_;
-  transfer.deadline = Clock::now() + deadline;
+  transfer.begin = Clock::now();
+  transfer.deadline = transfer.begin + deadline;
   if (!transfer.point_to_point) watchdog_->waits(channel_, transfer.number, transfer.description, deadline);
 }
 
@@ -157,6 +159,10 @@ MpiWorker::Progress MpiWorker::advance(Transfer& transfer) {
 void MpiWorker::complete(Transfer& transfer, const std::exception_ptr& error) {
   if (!transfer.point_to_point) watchdog_->done(channel_);
   try {
+    if (trace::keeps_steps()) {
+      trace::name_thread(fmt::format("communication, channel {}", channel_));
+      trace::add(transfer.description, transfer.begin, Clock::now());
+    }
     transfer.complete(error);
   } catch (...) {
     if (!failure_) failure_ = std::current_exception();

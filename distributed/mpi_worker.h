@@ -36,6 +36,7 @@ struct Transfer {
   std::vector<MPI_Request> requests;
   std::int64_t number = 0;  ///< of a collective within its communicator
   std::chrono::steady_clock::time_point deadline;
+  std::chrono::steady_clock::time_point begin;  ///< for the trace
 };
 
 class MpiWorker {

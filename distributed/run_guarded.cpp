@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "distributed/communicator.h"
 
 namespace sage {
@@ -22,10 +23,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-constexpr auto last_rank_deadline = 10min;  // how long a rank that is done waits for the others
-constexpr auto peer_deadline = 30s;         // how long a rank waits for the failed peer that must speak
-constexpr auto aborted_by_peer = 5s;        // for the end that another rank has announced
-constexpr auto farewell_time = 300ms;       // for messages to leave before MPI_Abort
+constexpr auto peer_deadline = 30s;    // how long a rank waits for the failed peer that must speak
+constexpr auto aborted_by_peer = 5s;   // for the end that another rank has announced
+constexpr auto farewell_time = 300ms;  // for messages to leave before MPI_Abort
 
 struct Outcome {
   int status = 0;
@@ -72,6 +72,7 @@ void print(const Runtime& runtime, const std::string& message) {
   std::fflush(stdout);
   std::fwrite(line.data(), 1, line.size(), stderr);  // one write, so that lines of ranks do not mix
   std::fflush(stderr);
+  log::record(message);
 }
 
 /// What each rank says at its end.
@@ -122,7 +123,7 @@ int run_guarded(Runtime& runtime, const std::function<int()>& action) {
   }
 
   const auto rank = static_cast<std::size_t>(runtime.rank());
-  Clock::duration patience = last_rank_deadline;
+  Clock::duration patience = runtime.deadline();  // of a rank that is done, for the others
   if (outcome.peer_failed) patience = peer_deadline;
   if (!outcome.message.empty()) patience = 300ms + 50ms * std::min<std::size_t>(rank, 20);
 
@@ -138,6 +139,7 @@ int run_guarded(Runtime& runtime, const std::function<int()>& action) {
       })) {
     const int status = outcome.status != 0 ? outcome.status : static_cast<int>(ExitStatus::communication);
     if (watchdog.abort_is_announced()) {
+      log::record("ended because of an error of another rank, which its own message on standard error names");
       std::this_thread::sleep_for(aborted_by_peer);
       runtime.abort_job(status);
     }
@@ -155,6 +157,7 @@ int run_guarded(Runtime& runtime, const std::function<int()>& action) {
   bool speaks = mine.message != 0;
   for (std::size_t r = 0; r < rank; ++r) speaks = speaks && all[r].message != mine.message;
   if (speaks) print(runtime, outcome.message);
+  if (outcome.peer_failed) log::record("ended because of an error of another rank, which printed it on standard error");
 
   int status = outcome.status;
   bool abandoned = false;

@@ -1,7 +1,5 @@
 #include "training/checkpoint_writer.h"
 
-#include <chrono>
-
 #include "core/log.h"
 #include "core/trace.h"
 #include "distributed/signals.h"
@@ -29,6 +27,10 @@ void CheckpointWriter::submit(CheckpointOrder order) {
     write(order);
     if (trace::keeps_all()) trace::add("write checkpoint", begin, trace::Clock::now());
   });
+}
+
+bool CheckpointWriter::is_busy_after(std::chrono::milliseconds patience) const {
+  return under_way_.valid() && under_way_.wait_for(patience) != std::future_status::ready;
 }
 
 void CheckpointWriter::check() {

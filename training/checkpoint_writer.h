@@ -1,5 +1,6 @@
 // Checkpoints written beside the training: one at a time, by a thread of their own.
 #pragma once
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -34,6 +35,8 @@ class CheckpointWriter {
   /// Begins to write, after what is under way is written. Throws EnvironmentError where that failed: then nothing new
   /// is begun.
   void submit(CheckpointOrder order);
+  /// Waits for what is under way, but no longer than `patience`. Returns whether it still is.
+  bool is_busy_after(std::chrono::milliseconds patience) const;
   /// Throws EnvironmentError where a write has failed; does not wait for one under way.
   void check();
   /// Waits for what is under way; throws EnvironmentError where it failed.

@@ -136,7 +136,9 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
   log::info("{}", to_string(plan, *experiment, runtime.size()));
   if (resume) {
     for (const auto& note : resume->notes) log::info("{}", note);
-    if (folder) set_aside_after(*folder, *resume);
+    job.communicator->all_or_none([&] {
+      if (folder) set_aside_after(*folder, *resume);
+    });
     log::info("resuming from {} {}", resume->path.string(), describe(resume->state.position));
   }
   std::optional<TrainingState> resumed;

@@ -280,7 +280,7 @@ Learner::Finding Learner::find_first_bad(const Batch& batch) {
 void Learner::stop(const Batch& batch, const std::string& where) {
   // ALL ranks are here. The batch is run forward again; the rank whose values go bad in the earliest layer speaks.
   const Finding mine = find_first_bad(batch);
-  constexpr std::size_t most = 20;  // ids named by each rank
+  constexpr std::size_t most = 8;  // ids named by each rank
   std::string ids = fmt::format(
       "{}", fmt::join(mine.ids.begin(), mine.ids.begin() + static_cast<std::ptrdiff_t>(std::min(mine.ids.size(), most)),
                       ", "));
@@ -294,25 +294,34 @@ void Learner::stop(const Batch& batch, const std::string& where) {
   for (std::size_t rank = 0; rank < positions.size(); ++rank) {
     if (causes[rank].empty() || std::stoll(positions[rank]) != first) continue;
     if (what.empty()) what = fmt::format("{} on rank {} is the first that is not", causes[rank], rank);
-    all_ids += (all_ids.empty() ? "" : ", ") + examples[rank];
+    if (!examples[rank].empty())
+      all_ids += fmt::format("{}{} (rank {})", all_ids.empty() ? "" : "; ", examples[rank], rank);
   }
   if (what.empty()) {
-    what = "all layers and losses are";
+    const auto in_batch = communicator_.all_gather_strings(
+        batch.ids.empty() ? ""
+                          : fmt::format("{} to {}", *std::min_element(batch.ids.begin(), batch.ids.end()),
+                                        *std::max_element(batch.ids.begin(), batch.ids.end())));
+    what = "layers and losses are finite";
     for (auto parameter = parameters_.rbegin(); parameter != parameters_.rend(); ++parameter) {
       if (parameter->tensor.grad().isfinite().all().item<bool>()) continue;
-      what += fmt::format("; the first gradient that is not is that of '{}'", parameter->name);
+      what += fmt::format(", but the gradient of '{}' is not", parameter->name);
       break;
+    }
+    for (std::size_t rank = 0; rank < in_batch.size(); ++rank) {
+      if (!in_batch[rank].empty())
+        what += fmt::format("{} ids {} (rank {})", rank == 0 ? ";" : ",", in_batch[rank], rank);
     }
   } else {
     what += fmt::format(", for the examples with ids {}", all_ids);
   }
-  communicator_.all_or_none([&] {
-    throw TrainingError(fmt::format(
-        "{}: the loss or a gradient is not finite{}: {}. Look at these examples, or lower training.lr; "
-        "training.non_finite=skip leaves such steps out, up to training.non_finite_limit in a row",
-        where, skipped_in_a_row_ > 1 ? fmt::format(", as in {} steps in a row", skipped_in_a_row_) : "", what));
-  });
-  throw InternalError("unreachable");
+  pending_.clear();
+  // The same on all ranks, so that each can still do what all do together, and one prints it.
+  throw TrainingError(fmt::format(
+      "{}: the loss or a gradient is not finite{}: {}. Look at these examples, or lower training.lr{}", where,
+      skipped_in_a_row_ > 1 ? fmt::format(", as in {} steps in a row", skipped_in_a_row_) : "", what,
+      config_.non_finite == "stop" ? "; training.non_finite=skip leaves such steps out"
+                                   : "; training.non_finite_limit is how many such steps in a row are left out"));
 }
 
 double Learner::last_loss() const {

@@ -219,7 +219,11 @@ std::vector<fs::path> RunFolder::set_aside_after(const CheckpointName& from) con
     const std::string name = entry.path().filename().string();
     if (std::regex_match(name, match, subset) && std::stoll(match[1]) > from.epoch) moved.push_back(entry.path());
   }
-  for (const fs::path& path : moved) fs::rename(path, path.string() + ".abandoned");
+  for (const fs::path& path : moved) {
+    std::error_code error;
+    fs::rename(path, path.string() + ".abandoned", error);
+    if (error) throw EnvironmentError(fmt::format("{} cannot be renamed ({})", path.string(), error.message()));
+  }
   return moved;
 }
 

@@ -82,6 +82,13 @@ int Trainer::run() {
                 sigabbrev_np(stopped.signal()), describe(position_), folder_->path().string());
     }
     return stopped.signal();
+  } catch (const TrainingError&) {
+    // Thrown on ALL ranks: the steps that were not finite were left out, so what there is is worth keeping.
+    save_checkpoint();
+    end();
+    log::info("saved {}; to go on with other settings: sage train --resume {} training.lr=...", describe(position_),
+              config_.output_dir);
+    throw;
   }
 }
 
@@ -249,9 +256,20 @@ TrainingState Trainer::state(HostCopies& copies, bool whole) {
   return state;
 }
 
+/// ALL ranks: until rank 0 has written what is under way. In slices, so that nobody's deadline passes on a slow disk.
+void Trainer::wait_for_writer() {
+  const auto slice = std::min<std::chrono::milliseconds>(std::chrono::seconds(1), job_.runtime.deadline() / 4);
+  at::Tensor busy = at::zeros({1}, at::TensorOptions(at::kLong).device(job_.communicator->device()));
+  do {
+    busy.fill_(writer_ && writer_->is_busy_after(slice) ? 1 : 0);
+    job_.communicator->all_reduce_max(busy);
+  } while (busy.item<std::int64_t>() != 0);
+}
+
 void Trainer::save(What what) {
   const auto scope = job_.timer.measure("saving");
   whereabouts::set_activity("saving");
+  wait_for_writer();  // before the copies: two at a time would be twice the memory
   CheckpointOrder order;
   order.checkpoint = what.checkpoint;
   order.best_model = what.best_model;
@@ -279,6 +297,7 @@ void Trainer::restore(TrainingState from) {
 }
 
 void Trainer::end() {
+  wait_for_writer();
   job_.communicator->all_or_none([&] {
     if (folder_ == nullptr) return;
     writer_->finish();

@@ -43,6 +43,7 @@ class Trainer {
   };
   void save(What what);
   void save_checkpoint() { save({.checkpoint = true}); }
+  void wait_for_writer();
   void restore(TrainingState state);
   TrainingState state(HostCopies& copies, bool whole);
   std::vector<RankUse> gather_use();

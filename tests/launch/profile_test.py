@@ -30,6 +30,11 @@ def test_each_rank_writes_what_it_did(tmp_path):
         main = spans["evaluation"][0][2]
         assert all(thread == main for *_, thread in spans["forward"])
         assert all(thread != main for *_, thread in spans["prepare batch"])
+        # Gradients travel while the backward pass runs, on a thread that has no other work.
+        travels = [span for name in spans if name.startswith("all-reduce") for span in spans[name]]
+        assert travels and all(thread != main for *_, thread in travels)
+        assert {thread for *_, thread in travels}.isdisjoint({thread for *_, thread in spans["prepare batch"]})
+        assert any(first <= begin < last for begin, *_ in travels for first, last, _ in spans["backward"])
         # On one thread, events that overlap lie one within the other.
         of_main = sorted((begin, -end) for name in spans for begin, end, thread in spans[name] if thread == main)
         open_ends: list[float] = []

@@ -65,8 +65,8 @@ class SharedData : public testing::Test {
   std::filesystem::path folder_;
 };
 
-/// What this rank holds for itself, and its part of what it shares with others. Pages of files are left out: the part of
-/// the libraries that is ours changes with every process that starts or ends.
+/// What this rank holds for itself, and its part of what it shares with others. Pages of files are left out: the part
+/// of the libraries that is ours changes with every process that starts or ends.
 std::int64_t proportional_memory() {
   malloc_trim(0);  // what was freed but is still held would be taken again by the next experiment
   std::ifstream rollup("/proc/self/smaps_rollup");
