@@ -287,7 +287,8 @@ void add_output(Table& t, OutputConfig& c) {
   t.integer("output.keep_checkpoints", c.keep_checkpoints, {2, 1e6}, "files",
             "newest checkpoints that are kept; older ones are removed");
   t.flag("output.profile", c.profile, "write a trace of the phases for chrome://tracing or Perfetto, for each rank");
-  t.integer("output.profile_steps", c.profile_steps, {1, 1e6}, "steps", "training steps in the trace");
+  t.integer("output.profile_steps", c.profile_steps, {1, 1e6}, "steps",
+            "training steps in the trace; as many of proxies");
 }
 
 std::size_t edit_distance(const std::string& a, const std::string& b) {

@@ -22,7 +22,7 @@ struct Event {
 
 struct Recorder {
   std::atomic<bool> on = false;
-  std::atomic<std::int64_t> steps_left = 0;
+  std::atomic<std::int64_t> steps_left = 0, steps_left_apart = 0;
   std::mutex mutex;  // guards all below
   Clock::time_point start;
   std::vector<Event> events;
@@ -52,7 +52,7 @@ Recording::Recording(std::filesystem::path folder, int rank, std::int64_t steps)
   r.start = Clock::now();
   r.events.clear();
   r.names = {{r.this_thread(), "main"}};
-  r.steps_left = steps;
+  r.steps_left = r.steps_left_apart = steps;
   r.on = true;
 }
 
@@ -69,6 +69,15 @@ Recording::~Recording() {
 bool keeps_all() noexcept { return recorder().on.load(std::memory_order_relaxed); }
 bool keeps_steps() noexcept { return keeps_all() && recorder().steps_left.load(std::memory_order_relaxed) > 0; }
 void count_step() noexcept { recorder().steps_left.fetch_sub(1, std::memory_order_relaxed); }
+
+StepsApart::StepsApart() noexcept {
+  Recorder& r = recorder();
+  r.steps_left_apart = r.steps_left.exchange(r.steps_left_apart);
+}
+StepsApart::~StepsApart() {
+  Recorder& r = recorder();
+  r.steps_left_apart = r.steps_left.exchange(r.steps_left_apart);
+}
 
 void name_thread(std::string_view name) {
   if (!keeps_all()) return;

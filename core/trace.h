@@ -36,11 +36,11 @@ void name_thread(std::string_view name);
 /// Adds what the calling thread did between two moments.
 void add(std::string_view name, Clock::time_point begin, Clock::time_point end);
 
-/// What the calling thread does while it lives, as part of a training step.
+/// What the calling thread does while it lives: as part of a training step, or, with keeps_all(), of anything else.
 class Span {
  public:
   /// `name` must outlive it.
-  explicit Span(std::string_view name) : name_(name), kept_(keeps_steps()) {
+  explicit Span(std::string_view name, bool kept = keeps_steps()) : name_(name), kept_(kept) {
     if (kept_) begin_ = Clock::now();
   }
   ~Span();
@@ -51,6 +51,16 @@ class Span {
   std::string_view name_;
   bool kept_;
   Clock::time_point begin_;
+};
+
+/// While it lives, training steps count apart, up to as many: those of a proxy take none from the run's. Of the thread
+/// that trains.
+class StepsApart {
+ public:
+  StepsApart() noexcept;
+  ~StepsApart();
+  StepsApart(const StepsApart&) = delete;
+  StepsApart& operator=(const StepsApart&) = delete;
 };
 
 /// The events so far as a file's content. For tests and for Recording.

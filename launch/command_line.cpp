@@ -55,11 +55,12 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
   train_command->add_flag("--dry-run", train.dry_run, "print the plan (sizes, shards, steps, memory) and stop");
 
   std::string checkpoint;
-  bool overwrite = false;
+  bool overwrite = false, profile = false;
   auto* select_command = app.add_subcommand("select", "only choose: write ids, scores and classes for any trainer");
   add_config_arguments(select_command, arguments);
   select_command->add_option("--checkpoint", checkpoint, "weights of the network that scores");
   select_command->add_flag("--overwrite", overwrite, "replace the run that output_dir holds");
+  select_command->add_flag("--profile", profile, "write a trace of the phases for each rank (output.profile)");
 
   std::vector<std::string> evaluate_overrides;
   auto* evaluate_command = app.add_subcommand("evaluate", "accuracy of a checkpoint on the test split");
@@ -105,7 +106,7 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
     return train_command_main(runtime, to_source(arguments), train);
   }
   if (*select_command) {
-    return select_command_main(runtime, to_source(arguments), {checkpoint, overwrite, {argv, argv + argc}});
+    return select_command_main(runtime, to_source(arguments), {checkpoint, overwrite, profile, {argv, argv + argc}});
   }
   if (*evaluate_command) return evaluate_command_main(runtime, checkpoint, evaluate_overrides);
   if (*data_command) {

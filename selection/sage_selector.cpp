@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "core/random_projection.h"
 #include "core/stopwatch.h"
+#include "core/trace.h"
 #include "selection/consensus.h"
 #include "selection/gradient_passes.h"
 #include "selection/gradient_sketch.h"
@@ -82,6 +83,7 @@ class SageSelector {
     }
     {
       const SecondsAdder watch(result_.seconds.choose);
+      const trace::Span span("choose", trace::keeps_all());
       choose_by_score(request_, counts_doubts() ? &doubts_ : nullptr, result_);
     }
     share_statistics();
@@ -236,6 +238,7 @@ class SageSelector {
   at::Tensor sketch_gradients() {
     if (!sketches()) {
       const SecondsAdder watch(result_.seconds.sketch);
+      const trace::Span span("sketch pass", trace::keeps_all());
       count_thresholds_by_projection();
       const std::int64_t size = largest_size(config_.sketch);
       result_.certificate = Certificate{};
@@ -248,6 +251,7 @@ class SageSelector {
       bool is_whole = false;
       {
         const SecondsAdder watch(result_.seconds.sketch);
+        const trace::Span span("sketch pass", trace::keeps_all());
         GradientPasses::UseProbabilities use_probabilities;
         if (counts_doubts()) {
           use_probabilities = [&](const at::Tensor& p, auto labels) { doubts_.add_threshold(p, labels); };
@@ -256,6 +260,7 @@ class SageSelector {
       }
       if (!is_whole) stop();
       const SecondsAdder watch(result_.seconds.merge);
+      const trace::Span span("merge", trace::keeps_all());
       if (counts_doubts()) doubts_.reduce_thresholds(communicator_);
       merged_ = sketch_->merge(communicator_);
       sketch_.reset();
@@ -299,6 +304,7 @@ class SageSelector {
   /// Pass 2, and, where nothing is kept of it, a third for the scores.
   void score_by_agreement(const at::Tensor& sketch) {
     const SecondsAdder watch(result_.seconds.score);
+    const trace::Span span("score pass", trace::keeps_all());
     Consensus consensus(request_.class_count, sketch.size(0), config_.per_class);
     // One large tensor: many small ones that stay while others come and go would leave the heap full of holes.
     at::Tensor kept_directions;
@@ -347,6 +353,7 @@ class SageSelector {
   /// One pass: ||g_i||. The projection is onto nothing; the source computes norms on the way.
   void score_by_norm() {
     const SecondsAdder watch(result_.seconds.score);
+    const trace::Span span("score pass", trace::keeps_all());
     count_thresholds_by_projection();
     scores_.assign(static_cast<std::size_t>(passes_.example_count()), kLowestScore);
     project(

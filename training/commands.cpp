@@ -54,8 +54,8 @@ void check_resume(const ResumePoint& resume, const Experiment& experiment, Class
 }
 
 /// ALL ranks. Each has looked for the checkpoint by itself; on a shared file system they may see different folders.
-void expect_one_resume_point(const Job& job, const ResumePoint& resume) {
-  const auto name = fmt::format("{} {}", resume.path.filename().string(), describe(resume.state.position));
+void expect_one_resume_point(const Job& job, const ResumePoint& resume, const std::string& place) {
+  const auto name = fmt::format("{} {}", resume.path.filename().string(), place);
   const auto all = job.communicator->all_gather_strings(name);
   for (std::size_t rank = 1; rank < all.size(); ++rank) {
     if (all[rank] == all[0]) continue;
@@ -82,6 +82,13 @@ std::optional<RunFolder> open_run_folder(const Job& job, const Config& config, O
     folder->write_config(to_yaml(config), to_json(config), info);
   });
   return folder;
+}
+
+/// What output.profile asks for, while it lives.
+std::unique_ptr<trace::Recording> record_trace(const Config& config, int rank) {
+  if (!config.output.profile) return nullptr;
+  return std::make_unique<trace::Recording>(std::filesystem::path(config.output_dir) / "profile", rank,
+                                            config.output.profile_steps);
 }
 
 void warn_of_fallbacks(const Config& config, at::Device device) {
@@ -122,8 +129,10 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
         "warm-up or set selection.no_warmup=true",
         config.selection.warmup_epochs);
   }
+  std::string place;  // where it goes on
   if (resume) {
-    expect_one_resume_point(job, *resume);
+    place = describe(resume->state, config.selection.proxy.steps);
+    expect_one_resume_point(job, *resume, place);
     job.communicator->all_or_none([&] { check_resume(*resume, *experiment, *network); });
   }
   if (options.dry_run) {
@@ -139,15 +148,11 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
     job.communicator->all_or_none([&] {
       if (folder) set_aside_after(*folder, *resume);
     });
-    log::info("resuming from {} {}", resume->path.string(), describe(resume->state.position));
+    log::info("resuming from {} {}", resume->path.string(), place);
   }
   std::optional<TrainingState> resumed;
   if (resume) resumed = std::move(resume->state);
-  std::optional<trace::Recording> recording;
-  if (config.output.profile) {
-    recording.emplace(std::filesystem::path(config.output_dir) / "profile", runtime.rank(),
-                      config.output.profile_steps);
-  }
+  const auto recording = record_trace(config, runtime.rank());
   Trainer trainer(*experiment, job, folder ? &*folder : nullptr, std::move(resumed));
   return static_cast<int>(trainer.run() == 0 ? ExitStatus::success : ExitStatus::stopped);
 }
@@ -155,6 +160,7 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
 int select_command_main(Runtime& runtime, const ConfigSource& source, const SelectOptions& options) {
   Config config = source.load();
   if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string() + "_select";
+  if (options.profile) config.output.profile = true;
   Job job(runtime, config.device, config.distributed);
   expect_one_configuration(job, config);
   warn_of_fallbacks(config, job.device);
@@ -178,8 +184,12 @@ int select_command_main(Runtime& runtime, const ConfigSource& source, const Sele
   }
   auto folder = open_run_folder(job, config, options.overwrite ? OpenMode::overwrite : OpenMode::fresh,
                                 job.info(options.command_line));
+  const auto recording = record_trace(config, runtime.rank());
   SubsetSelection selection(*experiment, job);
-  const SubsetChoice choice = selection.choose(*network, 1, epoch, {});
+  const SubsetChoice choice = [&] {
+    const trace::Span span("selection", trace::keeps_all());
+    return selection.choose(*network, 1, epoch, {});
+  }();
   if (folder) {
     folder->write_subset(choice.record, choice.table());
     Metrics metrics(folder->path());

@@ -27,6 +27,7 @@ struct TrainOptions {
 struct SelectOptions {
   std::string checkpoint;  ///< weights that score; empty: a fresh network, or the proxy of the configuration
   bool overwrite = false;
+  bool profile = false;  ///< output.profile
   std::vector<std::string> command_line;
 };
 

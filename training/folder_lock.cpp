@@ -24,6 +24,12 @@ std::string holder_of(int descriptor) {
   return length > 0 ? std::string(text, static_cast<std::size_t>(length)) : "unknown process";
 }
 
+ConfigError in_use(const std::filesystem::path& folder, const std::string& holder) {
+  return ConfigError(
+      fmt::format("output_dir {} is in use by another run ({}); wait for its end, or give another output_dir",
+                  folder.string(), holder));
+}
+
 }  // namespace
 
 FolderLock::FolderLock(const std::filesystem::path& folder) : path_(folder / "run.lock") {
@@ -51,11 +57,7 @@ bool FolderLock::try_lock() {
     const std::string holder = holder_of(descriptor_);
     ::close(std::exchange(descriptor_, -1));
     if (error == EINTR) return false;
-    if (error == EWOULDBLOCK) {
-      throw ConfigError(
-          fmt::format("output_dir {} is in use by another run ({}); wait for its end, or give another output_dir",
-                      path_.parent_path().string(), holder));
-    }
+    if (error == EWOULDBLOCK) throw in_use(path_.parent_path(), holder);
     log::warning("{}: cannot be locked ({}); take care that no other run uses this folder", path_.string(),
                  reason(error));
     return true;
@@ -81,6 +83,16 @@ FolderLock& FolderLock::operator=(FolderLock&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(descriptor_, other.descriptor_);
   return *this;
+}
+
+void refuse_if_in_use(const std::filesystem::path& folder) {
+  const int descriptor = ::open((folder / "run.lock").c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  // Shared: all ranks may ask at once.
+  const bool is_held = ::flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  const std::string holder = holder_of(descriptor);
+  ::close(descriptor);
+  if (is_held) throw in_use(folder, holder);
 }
 
 }  // namespace sage

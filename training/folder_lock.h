@@ -21,4 +21,7 @@ class FolderLock {
   int descriptor_ = -1;
 };
 
+/// Throws ConfigError as FolderLock does where a run holds the folder; changes nothing there.
+void refuse_if_in_use(const std::filesystem::path& folder);
+
 }  // namespace sage

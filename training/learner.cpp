@@ -8,8 +8,10 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -238,6 +240,9 @@ Learner::Finding Learner::find_first_bad(const Batch& batch) {
   const at::NoGradGuard no_gradients;
   Finding finding;
   const auto layers = named_layers(*network_);
+  // The pass is one of training: it would leave what is not finite in the running statistics.
+  std::vector<at::Tensor> saved_buffers;
+  for (const auto& buffer : network_->named_buffers()) saved_buffers.push_back(buffer.tensor.clone());
   const auto parts = static_cast<int>(config_.accumulate);
   for (int part = 0; part < parts; ++part) {
     NonFiniteObserver observer;
@@ -274,6 +279,8 @@ Learner::Finding Learner::find_first_bad(const Batch& batch) {
       if (bad_rows[row].item<bool>()) finding.ids.push_back(batch.ids[static_cast<std::size_t>(range.begin + row)]);
     }
   }
+  const auto buffers = network_->named_buffers();
+  for (std::size_t i = 0; i < buffers.size(); ++i) buffers[i].tensor.copy_(saved_buffers[i]);
   return finding;
 }
 
@@ -293,9 +300,9 @@ void Learner::stop(const Batch& batch, const std::string& where) {
   std::string what, all_ids;
   for (std::size_t rank = 0; rank < positions.size(); ++rank) {
     if (causes[rank].empty() || std::stoll(positions[rank]) != first) continue;
-    if (what.empty()) what = fmt::format("{} on rank {} is the first that is not", causes[rank], rank);
-    if (!examples[rank].empty())
-      all_ids += fmt::format("{}{} (rank {})", all_ids.empty() ? "" : "; ", examples[rank], rank);
+    if (what.empty()) what = fmt::format("{} on rank {} is the first that is not finite", causes[rank], rank);
+    if (examples[rank].empty()) continue;
+    all_ids += fmt::format("{}{} (rank {})", all_ids.empty() ? "" : "; ", examples[rank], rank);
   }
   if (what.empty()) {
     const auto in_batch = communicator_.all_gather_strings(
@@ -308,18 +315,20 @@ void Learner::stop(const Batch& batch, const std::string& where) {
       what += fmt::format(", but the gradient of '{}' is not", parameter->name);
       break;
     }
+    std::string ranges;
     for (std::size_t rank = 0; rank < in_batch.size(); ++rank) {
-      if (!in_batch[rank].empty())
-        what += fmt::format("{} ids {} (rank {})", rank == 0 ? ";" : ",", in_batch[rank], rank);
+      if (!in_batch[rank].empty()) ranges += fmt::format("; ids {} (rank {})", in_batch[rank], rank);
     }
-  } else {
+    what += ranges;
+  } else if (!all_ids.empty()) {
     what += fmt::format(", for the examples with ids {}", all_ids);
   }
+  const auto in_a_row = std::exchange(skipped_in_a_row_, 0);  // whoever goes on from here counts anew
   pending_.clear();
   // The same on all ranks, so that each can still do what all do together, and one prints it.
   throw TrainingError(fmt::format(
       "{}: the loss or a gradient is not finite{}: {}. Look at these examples, or lower training.lr{}", where,
-      skipped_in_a_row_ > 1 ? fmt::format(", as in {} steps in a row", skipped_in_a_row_) : "", what,
+      in_a_row > 1 ? fmt::format(", as in {} steps in a row", in_a_row) : "", what,
       config_.non_finite == "stop" ? "; training.non_finite=skip leaves such steps out"
                                    : "; training.non_finite_limit is how many such steps in a row are left out"));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/log.h"
+#include "core/trace.h"
 #include "models/weights.h"
 
 namespace sage {
@@ -30,7 +31,11 @@ Classifier& Proxy::network(const std::function<void()>& save) {
     seconds_ = 0.0;
   }
   clock_.emplace();
-  train(save);
+  {
+    const trace::Span span("proxy training", trace::keeps_all());
+    const trace::StepsApart steps_apart;
+    train(save);
+  }
   seconds_ = seconds();
   clock_.reset();
   learner_.reset();

@@ -7,6 +7,7 @@
 #include <regex>
 
 #include "core/error.h"
+#include "training/folder_lock.h"
 
 namespace sage {
 namespace {
@@ -48,6 +49,7 @@ ResumePoint newest_of(const fs::path& folder) {
       point.notes.push_back(fmt::format("passed over a checkpoint: {}", failure.what()));
     }
   }
+  refuse_if_in_use(folder);  // it may have none yet
   if (point.notes.empty()) {
     throw CheckpointError(
         fmt::format("{} holds no checkpoint (checkpoint_epoch_N.safetensors) to resume from; start anew "
@@ -102,8 +104,8 @@ fs::path find_checkpoint(const fs::path& path, std::vector<std::string>& notes) 
       looked_for.push_back(candidate.string());
     }
   }
-  throw CheckpointError(
-      fmt::format("there is no checkpoint {} (looked for {})", path.string(), fmt::join(looked_for, ", ")));
+  throw CheckpointError(fmt::format("there is no run folder or checkpoint {} (looked for {})", path.string(),
+                                    fmt::join(looked_for, ", ")));
 }
 
 ResumePoint find_resume_point(const fs::path& from) {
@@ -126,8 +128,12 @@ std::vector<fs::path> remove_old_checkpoints(const fs::path& folder, std::int64_
   return removed;
 }
 
-std::string describe(const TrainingPosition& position) {
-  return fmt::format("after epoch {}, step {}", position.epoch, position.step);
+std::string describe(const TrainingState& state, std::int64_t proxy_steps) {
+  if (state.proxy && !state.proxy->optimizer.empty()) {
+    return fmt::format("in the proxy's training, step {} of {}", state.proxy_position.step, proxy_steps);
+  }
+  return fmt::format("after epoch {}, step {}{}", state.position.epoch, state.position.step,
+                     state.has_begun_selection() ? ", in the selection" : "");
 }
 
 }  // namespace sage

@@ -40,7 +40,8 @@ ResumePoint find_resume_point(const std::filesystem::path& from);
 /// Call it after a checkpoint was written.
 std::vector<std::filesystem::path> remove_old_checkpoints(const std::filesystem::path& folder, std::int64_t keep);
 
-/// "after epoch 3, step 120", for people.
-std::string describe(const TrainingPosition& position);
+/// Where a run stands, for people: "after epoch 3, step 120"; "in the proxy's training, step 140 of 800", of which
+/// `proxy_steps` is the last. Of a state that was read, or that rank 0 is about to write.
+std::string describe(const TrainingState& state, std::int64_t proxy_steps);
 
 }  // namespace sage

@@ -79,15 +79,22 @@ int Trainer::run() {
     end();
     if (folder_ != nullptr) {
       log::info("stopped by SIG{} {}; everything is saved. To go on: sage train --resume {}",
-                sigabbrev_np(stopped.signal()), describe(position_), folder_->path().string());
+                sigabbrev_np(stopped.signal()), saved_place_, folder_->path().string());
     }
     return stopped.signal();
-  } catch (const TrainingError&) {
+  } catch (const TrainingError& error) {
     // Thrown on ALL ranks: the steps that were not finite were left out, so what there is is worth keeping.
-    save_checkpoint();
-    end();
-    log::info("saved {}; to go on with other settings: sage train --resume {} training.lr=...", describe(position_),
-              config_.output_dir);
+    try {
+      save_checkpoint();
+      end();
+    } catch (...) {
+      log::warning("{}", error.what());  // the cause of the end, beside what is said of the disk
+      throw;
+    }
+    if (folder_ != nullptr) {
+      log::info("ended {}; everything is saved. To go on with other settings: sage train --resume {} training.lr=...",
+                saved_place_, folder_->path().string());
+    }
     throw;
   }
 }
@@ -274,6 +281,7 @@ void Trainer::save(What what) {
   order.checkpoint = what.checkpoint;
   order.best_model = what.best_model;
   order.state = state(order.copies, what.checkpoint);
+  if (what.checkpoint) saved_place_ = describe(order.state, config_.selection.proxy.steps);
   job_.communicator->all_or_none([&] {
     if (writer_) writer_->submit(std::move(order));
   });

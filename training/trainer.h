@@ -73,6 +73,7 @@ class Trainer {
   std::int64_t first_step_ = 0, selection_round_ = 0, selection_epoch_ = -1;
   std::optional<double> best_accuracy_;
   std::int64_t best_epoch_ = 0;
+  std::string saved_place_;  // rank 0: of the last checkpoint, for people
   double earlier_seconds_ = 0.0;
   Stopwatch epoch_clock_, run_clock_;
 };

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from program import fails, sage, train
+from program import SMALL, fails, sage, train
 
 
 def spans_of(path: Path) -> dict[str, list[tuple[float, float, int]]]:
@@ -15,6 +15,10 @@ def spans_of(path: Path) -> dict[str, list[tuple[float, float, int]]]:
             assert event["dur"] >= 0
             found.setdefault(event["name"], []).append((event["ts"], event["ts"] + event["dur"], event["tid"]))
     return found
+
+
+def within(inner: tuple[float, float, int], outer: tuple[float, float, int]) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1] + 1e-3 and inner[2] == outer[2]
 
 
 def test_each_rank_writes_what_it_did(tmp_path):
@@ -49,3 +53,23 @@ def test_a_run_that_fails_leaves_its_trace(tmp_path):
     fails(sage("train", "training.lr=1e30", "training.weight_decay=0", "selection.mode=none", "training.batch_size=64",
                f"output_dir={tmp_path / 'run'}", "--profile"), 6, "step")
     assert len(spans_of(tmp_path / "run" / "profile" / "trace_rank_0.json")["forward"]) >= 5
+
+
+def test_a_selection_and_its_proxy_have_spans_of_their_own(tmp_path):
+    result = sage("select", *SMALL, f"output_dir={tmp_path / 'run'}", "selection.scorer=proxy", "selection.proxy.steps=9",
+                  "output.profile_steps=4", "--profile", ranks=2)
+    assert result.returncode == 0, result.stderr
+    for path in sorted((tmp_path / "run" / "profile").iterdir()):
+        spans = spans_of(path)
+        for inner in ("proxy training", "sketch pass", "merge", "score pass", "choose"):
+            assert len(spans[inner]) == 1
+            assert within(spans[inner][0], spans["selection"][0])
+        assert len(spans["forward"]) == 4 and all(within(span, spans["proxy training"][0]) for span in spans["forward"])
+
+
+def test_the_steps_of_a_proxy_take_none_from_the_run(tmp_path):
+    train(tmp_path / "run", "selection.scorer=proxy", "selection.proxy.steps=9", "selection.no_warmup=true",
+          "output.profile_steps=4", epochs=1, flags=["--profile"], ranks=1)
+    spans = spans_of(tmp_path / "run" / "profile" / "trace_rank_0.json")
+    of_proxy = [span for span in spans["forward"] if within(span, spans["proxy training"][0])]
+    assert len(of_proxy) == 4 and len(spans["forward"]) == 8

@@ -148,8 +148,8 @@ TEST(Training, ANonFiniteLossNamesTheStepTheExamplesAndTheLayerOnAllRanks) {
         *experiment, learner, 3, last, [](int i) { return i == 1; }, &id);
     const std::string poisoned = world().all_gather_strings(std::to_string(id)).back();
     for (const std::string& part :
-         {std::string("step 2"), "ids " + poisoned + ".", fmt::format("on rank {}", last), std::string("its input"),
-          std::string(model == std::string("mlp") ? "layer 'fc1'" : "layer 'conv1'")}) {
+         {std::string("step 2"), fmt::format("ids {} (rank {}).", poisoned, last), fmt::format("on rank {}", last),
+          std::string("its input"), std::string(model == std::string("mlp") ? "layer 'fc1'" : "layer 'conv1'")}) {
       EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
     }
   }
