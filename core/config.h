@@ -31,16 +31,38 @@ struct DataConfig {
   bool share_on_node = true;  // ranks of a node hold the images once
   double validation_fraction = 0.0;
   double corrupt_labels = 0.0;
-  std::string corrupt_kind = "symmetric";  // symmetric | pair
+  std::string corrupt_kind = "symmetric";  // symmetric | pair | human
+  std::string human_labels;                // human: file of labels, one byte for each training example
+  double minority_downsample = 0.0;        // part of the examples of the smaller half of the classes that is dropped
+  double long_tail = 1.0;                  // smallest class / largest class; 1: as they are
+  std::int64_t image_size = 0;             // side that images of a folder are brought to; 0: the data set's own
+  std::string packed;                      // file that `sage data pack` wrote, in place of the folder
+  std::string corrupt_images = "fatal";    // fatal | skip
   struct Augment {
     std::int64_t crop = 0;  // reflect padding in pixels before a random crop; 0: none
     bool flip = false;
+    bool random_resized_crop = false;
+    double min_scale = 0.08;             // random_resized_crop: smallest part of the area
+    std::int64_t randaugment = 0;        // operations for each image; 0: none
+    double randaugment_magnitude = 9.0;  // of 30
+    double erasing = 0.0;                // probability of erasing a rectangle
+    struct CutMix {
+      bool enabled = false;
+      double alpha = 1.0;
+      double probability = 0.5;  // of a batch
+    } cutmix;
+    struct MixUp {
+      bool enabled = false;
+      double alpha = 0.2;
+      double probability = 1.0;
+    } mixup;
   } augment;
 };
 
 struct ModelConfig {
   std::string name = "cnn";
   std::int64_t width = 0;  // 0: the architecture's own
+  std::string pretrained;  // safetensors file of weights to start from
 };
 
 struct TrainingConfig {
@@ -63,6 +85,11 @@ struct TrainingConfig {
   std::vector<std::int64_t> milestones = {};  // epochs (multistep)
   double gamma = 0.1;
   double label_smoothing = 0.0;
+  std::string loss = "cross_entropy";  // cross_entropy | focal | class_balanced_focal | ldam
+  double focal_gamma = 1.0;
+  double class_balance_beta = 0.9999;
+  double ldam_margin = 0.5;         // largest margin
+  std::string lr_scaling = "none";  // none | linear | sqrt, by the number of ranks
   bool sync_batch_norm = true;
   bool channels_last = true;
   std::string precision = "float32";  // float32 | bf16 | fp16 (cuda, with a loss scaler)
@@ -112,6 +139,64 @@ struct SelectionConfig {
     std::string model;  // empty: the same as model.name
     std::int64_t steps = 0;
   } proxy;
+  struct Uncertainty {
+    std::string score = "least_confidence";  // least_confidence | entropy | margin
+  } uncertainty;
+  struct GradMatch {
+    double lambda = 0.5;      // weight of ||w||^2
+    double tolerance = 1e-4;  // stop where the squared residual is below this part of the squared target
+  } gradmatch;
+  struct Craig {
+    std::string features = "residual";  // residual | gradient
+  } craig;
+  struct Glister {
+    double step = 0.1;  // of the one-step update, in units of the mean gradient
+  } glister;
+  struct Submodular {
+    std::string function = "facility_location";  // facility_location | graph_cut
+    std::string features = "feature";            // feature | gradient
+    double graph_cut_lambda = 0.5;
+  } submodular;
+  struct Ccs {
+    double hardest = 0.1;        // part of the candidates, the hardest, that is dropped first
+    std::int64_t strata = 50;    // bins of equal width over the scores
+    std::string score = "el2n";  // el2n | grand | forgetting
+  } ccs;
+  struct Early {
+    std::int64_t models = 1;  // el2n, grand: networks that the score is averaged over
+  } early;
+  struct Crest {
+    double train_fraction = 0.1;   // part of the steps of full training
+    double check_threshold = 0.1;  // tau
+    double interval_factor = 1.0;  // h
+    double subset_factor = 5.0;    // b: random sets for each step between checks
+    double random_set = 0.01;      // r, as a part of the examples
+    bool drop_learned = true;
+    double learned_loss = 0.1;        // alpha
+    std::int64_t drop_interval = 20;  // T2, steps
+    double min_remaining = 0.8;       // floor of the remaining set, as a part of the examples
+    std::string greedy = "lazy";      // lazy | stochastic
+    std::string compat = "paper";     // paper | release
+    std::string hessian = "auto";     // auto | double_backward | forward_over_reverse
+  } crest;
+};
+
+/// Progressive data dropout: which examples of a batch are trained on.
+struct DropoutConfig {
+  std::string mode = "none";             // none | dbpd | smrd | srd | psmrd | apd | infobatch
+  std::int64_t start_revision = -1;      // epoch from which on everything is trained on; -1: the last one
+  double threshold = 0.3;                // 0: hard is what is misclassified
+  std::string hard_rule = "auto";        // auto | true_class | either
+  std::string score_in = "eval";         // eval | train
+  std::string score_precision = "auto";  // auto (training.precision) | float32 | bf16
+  double gamma = 0.95;                   // srd: kept part of epoch e is gamma^e
+  std::string quota = "proportional";    // psmrd: proportional | none
+  double ema_alpha = 0.1;                // apd
+  double epsilon = 0.01;                 // apd
+  bool accumulate_kept = false;          // gather what is kept into full training batches
+  std::string balance = "weight";        // weight | redistribute: ranks that keep different numbers
+  double prune = 0.5;                    // infobatch: probability
+  double anneal = 0.125;                 // infobatch: part of the epochs, the last, that use everything
 };
 
 struct OutputConfig {
@@ -134,6 +219,7 @@ struct Config {
   ModelConfig model;
   TrainingConfig training;
   SelectionConfig selection;
+  DropoutConfig dropout;
   OutputConfig output;
 };
 

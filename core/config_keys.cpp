@@ -1,138 +1,14 @@
 #include "core/config_keys.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <limits>
-#include <nlohmann/json.hpp>
 #include <numeric>
+
+#include "core/config_table.h"
 
 namespace sage {
 namespace {
 
-using Json = nlohmann::ordered_json;
-using Scalars = std::vector<std::string>;
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
-/// The values that a number may take.
-struct Range {
-  double low = -infinity, high = infinity;
-  bool above_low = false;  // the bound itself is excluded
-  bool below_high = false;
-  bool holds(double value) const {
-    return (above_low ? value > low : value >= low) && (below_high ? value < high : value <= high);
-  }
-  std::string text() const {
-    if (low == -infinity && high == infinity) return "";
-    if (high == infinity) return fmt::format(" {} {}", above_low ? ">" : ">=", low);
-    return fmt::format(" in {}{}, {}{}", above_low ? '(' : '[', low, high, below_high ? ')' : ']');
-  }
-};
-Range at_least(double low) { return {.low = low}; }
-Range above(double low) { return {.low = low, .above_low = true}; }
-
-template <class Number>
-Number parse_number(const std::string& text, const Range& range, const char* what) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(static_cast<double>(value)) ||
-      !range.holds(static_cast<double>(value))) {
-    throw UnfitValue(fmt::format("{}{}", what, range.text()));
-  }
-  return value;
-}
-
-class Table {
- public:
-  void integer(std::string name, std::int64_t& field, Range range, std::string unit, std::string meaning) {
-    add(
-        std::move(name), "integer" + range.text(), std::move(unit), std::move(meaning),
-        [&field, range](const Scalars& s) { field = parse_number<std::int64_t>(s[0], range, "an integer"); },
-        [&field] { return Json(field); });
-  }
-  /// An integer, or `auto`, which is stored as 0.
-  void integer_or_auto(std::string name, std::int64_t& field, Range range, std::string unit, std::string meaning) {
-    add(
-        std::move(name), "integer" + range.text() + " | auto", std::move(unit), std::move(meaning),
-        [&field, range](const Scalars& s) {
-          field = s[0] == "auto" ? 0 : parse_number<std::int64_t>(s[0], range, "auto, or an integer");
-        },
-        [&field] { return field == 0 ? Json("auto") : Json(field); });
-  }
-  void number(std::string name, double& field, Range range, std::string unit, std::string meaning) {
-    add(
-        std::move(name), "number" + range.text(), std::move(unit), std::move(meaning),
-        [&field, range](const Scalars& s) { field = parse_number<double>(s[0], range, "a number"); },
-        [&field] { return Json(field); });
-  }
-  /// A number, or `auto`, which is stored as -1.
-  void number_or_auto(std::string name, double& field, Range range, std::string unit, std::string meaning) {
-    add(
-        std::move(name), "number" + range.text() + " | auto", std::move(unit), std::move(meaning),
-        [&field, range](const Scalars& s) {
-          field = s[0] == "auto" ? -1.0 : parse_number<double>(s[0], range, "auto, or a number");
-        },
-        [&field] { return field < 0 ? Json("auto") : Json(field); });
-  }
-  void flag(std::string name, bool& field, std::string meaning) {
-    add(
-        std::move(name), "true | false", "", std::move(meaning),
-        [&field](const Scalars& s) {
-          if (s[0] != "true" && s[0] != "false") throw UnfitValue("true or false");
-          field = s[0] == "true";
-        },
-        [&field] { return Json(field); });
-  }
-  void text(std::string name, std::string& field, std::string meaning) {
-    add(
-        std::move(name), "text", "", std::move(meaning), [&field](const Scalars& s) { field = s[0]; },
-        [&field] { return Json(field); });
-  }
-  void choice(std::string name, std::string& field, Scalars choices, std::string meaning) {
-    const std::string type = fmt::format("{}", fmt::join(choices, " | "));
-    add(
-        std::move(name), type, "", std::move(meaning),
-        [&field, choices](const Scalars& s) {
-          if (std::find(choices.begin(), choices.end(), s[0]) == choices.end()) {
-            const std::string near = nearest_name(s[0], choices);
-            throw UnfitValue(fmt::format("one of {}{}", fmt::join(choices, ", "),
-                                         near.empty() ? "" : fmt::format(" (did you mean {}?)", near)));
-          }
-          field = s[0];
-        },
-        [&field] { return Json(field); });
-  }
-  void texts(std::string name, std::vector<std::string>& field, std::string meaning) {
-    add(
-        std::move(name), "list of text", "", std::move(meaning), [&field](const Scalars& s) { field = s; },
-        [&field] { return Json(field); });
-    keys.back().is_list = true;
-  }
-  void integers(std::string name, std::vector<std::int64_t>& field, Range range, std::string unit,
-                std::string meaning) {
-    add(
-        std::move(name), "list of integers" + range.text(), std::move(unit), std::move(meaning),
-        [&field, range](const Scalars& s) {
-          std::vector<std::int64_t> values;
-          for (const auto& scalar : s)
-            values.push_back(parse_number<std::int64_t>(scalar, range, "a list of integers"));
-          field = values;
-        },
-        [&field] { return Json(field); });
-    keys.back().is_list = true;
-  }
-
-  std::vector<ConfigKey> keys;
-
- private:
-  void add(std::string name, std::string type, std::string unit, std::string meaning,
-           std::function<void(const Scalars&)> set, std::function<Json()> get) {
-    keys.push_back(
-        {std::move(name), std::move(type), std::move(unit), std::move(meaning), false, std::move(set), std::move(get)});
-  }
-};
+using namespace config_table;
 
 void add_general(Table& t, Config& c) {
   t.keys.push_back({"seed", "integer >= 0", "", "every random stream of the run derives from it", false,
@@ -172,16 +48,47 @@ void add_data(Table& t, DataConfig& c) {
            "evaluated and nothing is chosen by it but best_model");
   t.number("data.corrupt_labels", c.corrupt_labels, {0, 1}, "",
            "part of the training labels that is made wrong, for robustness experiments");
-  t.choice("data.corrupt_kind", c.corrupt_kind, {"symmetric", "pair"},
-           "wrong labels: any other class, or the next class");
+  t.choice("data.corrupt_kind", c.corrupt_kind, {"symmetric", "pair", "human"},
+           "wrong labels: any other class, the next class, or those of people (data.human_labels)");
+  t.text("data.human_labels", c.human_labels,
+         "human: file of labels, one byte for each training example in the official order (CIFAR-N)");
+  t.number("data.minority_downsample", c.minority_downsample, {.low = 0, .high = 1, .below_high = true}, "",
+           "probability with which each example of the smaller half of the classes is dropped");
+  t.number("data.long_tail", c.long_tail, {.low = 0, .high = 1, .above_low = true}, "",
+           "examples of the smallest class / of the largest, falling exponentially between them; 1: as they are");
+  t.integer("data.image_size", c.image_size, {0, 4096}, "pixels",
+            "side of the square that images of a folder are brought to; 0: the data set's own");
+  t.text("data.packed", c.packed, "a file that `sage data pack` wrote, read in place of the folder");
+  t.choice("data.corrupt_images", c.corrupt_images, {"fatal", "skip"},
+           "an image that does not decode ends the run, or is left out, named and counted");
   t.integer("data.augment.crop", c.augment.crop, {0, 64}, "pixels",
             "reflect padding before a random crop to the original size; 0: none");
   t.flag("data.augment.flip", c.augment.flip, "flip half of the training images left to right");
+  t.flag("data.augment.random_resized_crop", c.augment.random_resized_crop,
+         "a random part of the image, of random aspect ratio, brought to the image's size");
+  t.number("data.augment.min_scale", c.augment.min_scale, {.low = 0, .high = 1, .above_low = true}, "",
+           "random_resized_crop: smallest part of the image's area");
+  t.integer("data.augment.randaugment", c.augment.randaugment, {0, 16}, "operations",
+            "RandAugment: operations for each image; 0: none");
+  t.number("data.augment.randaugment_magnitude", c.augment.randaugment_magnitude, {0, 30}, "of 30",
+           "RandAugment: strength of the operations");
+  t.number("data.augment.erasing", c.augment.erasing, {0, 1}, "", "probability that a rectangle of an image is erased");
+  t.flag("data.augment.cutmix.enabled", c.augment.cutmix.enabled,
+         "paste a rectangle of another image of the batch, and mix the labels by area");
+  t.number("data.augment.cutmix.alpha", c.augment.cutmix.alpha, above(0), "", "cutmix: of the Beta distribution");
+  t.number("data.augment.cutmix.probability", c.augment.cutmix.probability, {0, 1}, "",
+           "cutmix: of a batch being mixed");
+  t.flag("data.augment.mixup.enabled", c.augment.mixup.enabled, "mix pairs of images of the batch, and their labels");
+  t.number("data.augment.mixup.alpha", c.augment.mixup.alpha, above(0), "", "mixup: of the Beta distribution");
+  t.number("data.augment.mixup.probability", c.augment.mixup.probability, {0, 1}, "", "mixup: of a batch being mixed");
 }
 
 void add_model(Table& t, ModelConfig& c) {
   t.text("model.name", c.name, "network: cnn, mlp, resnet20, resnet18, resnext29_32x4d (alias resnext)");
   t.integer("model.width", c.width, at_least(0), "units", "features of cnn and mlp; 0: the network's own");
+  t.text("model.pretrained", c.pretrained,
+         "safetensors file of weights to start from, with torchvision's names; a classifier for another number of "
+         "classes is left out");
 }
 
 void add_training(Table& t, TrainingConfig& c) {
@@ -209,6 +116,13 @@ void add_training(Table& t, TrainingConfig& c) {
            "step, multistep: factor of a decay");
   t.number("training.label_smoothing", c.label_smoothing, {.low = 0, .high = 1, .below_high = true}, "",
            "mass of the target spread over all classes");
+  t.choice("training.loss", c.loss, {"cross_entropy", "focal", "class_balanced_focal", "ldam"}, "what is minimised");
+  t.number("training.focal_gamma", c.focal_gamma, at_least(0), "", "focal losses: exponent of 1 - p");
+  t.number("training.class_balance_beta", c.class_balance_beta, {.low = 0, .high = 1, .below_high = true}, "",
+           "class_balanced_focal: class c weighs (1 - beta) / (1 - beta^n_c)");
+  t.number("training.ldam_margin", c.ldam_margin, above(0), "", "ldam: margin of the smallest class");
+  t.choice("training.lr_scaling", c.lr_scaling, {"none", "linear", "sqrt"},
+           "multiply the learning rate by the number of ranks, or its square root");
   t.flag("training.sync_batch_norm", c.sync_batch_norm, "batch statistics over all ranks");
   t.flag("training.channels_last", c.channels_last, "memory order that convolutions prefer");
   t.choice(
@@ -275,6 +189,79 @@ void add_selection(Table& t, SelectionConfig& c) {
            "which network scores: the one in training, or one trained on all data for proxy.steps");
   t.text("selection.proxy.model", c.proxy.model, "proxy: its network; empty: the same as model.name");
   t.integer("selection.proxy.steps", c.proxy.steps, {0, 1e8}, "steps", "proxy: training steps on all data");
+  t.choice("selection.uncertainty.score", c.uncertainty.score, {"least_confidence", "entropy", "margin"},
+           "uncertainty: what is sorted by");
+  t.number("selection.gradmatch.lambda", c.gradmatch.lambda, at_least(0), "", "gradmatch: weight of ||w||^2");
+  t.number("selection.gradmatch.tolerance", c.gradmatch.tolerance, at_least(0), "",
+           "gradmatch: stop where the squared residual falls below this part of the squared target");
+  t.choice("selection.craig.features", c.craig.features, {"residual", "gradient"},
+           "craig: distances between softmax - onehot, or between gradients of the classifier");
+  t.number("selection.glister.step", c.glister.step, above(0), "", "glister: length of the one-step update");
+  t.choice("selection.submodular.function", c.submodular.function, {"facility_location", "graph_cut"},
+           "submodular: what is maximised");
+  t.choice("selection.submodular.features", c.submodular.features, {"feature", "gradient"},
+           "submodular: cosine similarity of features, or of gradients of the classifier");
+  t.number("selection.submodular.graph_cut_lambda", c.submodular.graph_cut_lambda, at_least(0), "",
+           "graph_cut: weight of the similarity among those chosen");
+  t.number("selection.ccs.hardest", c.ccs.hardest, {.low = 0, .high = 1, .below_high = true}, "",
+           "ccs: part of the candidates, the hardest, that is dropped first (beta)");
+  t.integer("selection.ccs.strata", c.ccs.strata, {1, 100000}, "bins", "ccs: bins of equal width over the scores");
+  t.choice("selection.ccs.score", c.ccs.score, {"el2n", "grand", "forgetting"}, "ccs: what difficulty is");
+  t.integer("selection.early.models", c.early.models, {1, 100}, "networks",
+            "el2n, grand with scorer=proxy: networks of different seeds that the score is averaged over");
+}
+
+void add_crest(Table& t, SelectionConfig::Crest& c) {
+  t.number("selection.crest.train_fraction", c.train_fraction, {.low = 0, .high = 1, .above_low = true}, "",
+           "crest: training steps, as a part of those of full training");
+  t.number("selection.crest.check_threshold", c.check_threshold, above(0), "x loss",
+           "crest: select again where the quadratic model is off by more than this part of the loss (tau)");
+  t.number("selection.crest.interval_factor", c.interval_factor, above(0), "",
+           "crest: steps between checks are this times ||H_0|| / ||H_t|| (h)");
+  t.number("selection.crest.subset_factor", c.subset_factor, above(0), "",
+           "crest: random sets of a selection are this times the steps between checks (b)");
+  t.number("selection.crest.random_set", c.random_set, {.low = 0, .high = 1, .above_low = true}, "",
+           "crest: size of a random set, as a part of the examples (r)");
+  t.flag("selection.crest.drop_learned", c.drop_learned, "crest: leave learned examples out of selections");
+  t.number("selection.crest.learned_loss", c.learned_loss, at_least(0), "",
+           "crest: an example whose losses are all at or below this is learned (alpha)");
+  t.integer("selection.crest.drop_interval", c.drop_interval, at_least(1), "steps",
+            "crest: steps between exclusions of learned examples (T2)");
+  t.number("selection.crest.min_remaining", c.min_remaining, {0, 1}, "",
+           "crest: part of the examples that is never excluded");
+  t.choice("selection.crest.greedy", c.greedy, {"lazy", "stochastic"}, "crest: how facility location is maximised");
+  t.choice("selection.crest.compat", c.compat, {"paper", "release"},
+           "crest: as in the paper, or as in the authors' released code where the two differ");
+  t.choice("selection.crest.hessian", c.hessian, {"auto", "double_backward", "forward_over_reverse"},
+           "crest: how Hessian-vector products are computed");
+}
+
+void add_dropout(Table& t, DropoutConfig& c) {
+  t.choice("dropout.mode", c.mode, {"none", "dbpd", "smrd", "srd", "psmrd", "apd", "infobatch"},
+           "progressive data dropout: which examples of each batch are trained on");
+  t.integer("dropout.start_revision", c.start_revision, {-1, 1e6}, "epoch",
+            "epoch (from 0) from which on everything is trained on; -1: the last one");
+  t.number("dropout.threshold", c.threshold, {.low = 0, .high = 1, .below_high = true}, "",
+           "an example is hard where the probability of its class is below this; 0: where it is misclassified");
+  t.choice("dropout.hard_rule", c.hard_rule, {"auto", "true_class", "either"},
+           "hard by the threshold alone, or also where misclassified; auto: either for psmrd and apd, else true_class");
+  t.choice("dropout.score_in", c.score_in, {"eval", "train"},
+           "mode of the scoring forward pass (train moves the batch statistics, as the published code does)");
+  t.choice("dropout.score_precision", c.score_precision, {"auto", "float32", "bf16"},
+           "of the scoring forward pass; auto: training.precision");
+  t.number("dropout.gamma", c.gamma, {.low = 0, .high = 1, .above_low = true}, "",
+           "srd: the part gamma^epoch of each batch is kept");
+  t.choice("dropout.quota", c.quota, {"proportional", "none"},
+           "psmrd: split the batch's budget over its classes, or take each class's hard examples");
+  t.number("dropout.ema_alpha", c.ema_alpha, {.low = 0, .high = 1, .above_low = true}, "",
+           "apd: weight of an epoch's measured difficulty");
+  t.number("dropout.epsilon", c.epsilon, above(0), "", "apd: added to the difficulty of a class");
+  t.flag("dropout.accumulate_kept", c.accumulate_kept, "gather what several batches keep into full training batches");
+  t.choice("dropout.balance", c.balance, {"weight", "redistribute"},
+           "ranks that keep different numbers: weigh their losses, or give each as many examples");
+  t.number("dropout.prune", c.prune, {.low = 0, .high = 1, .below_high = true}, "",
+           "infobatch: probability of leaving out an example of less than the mean loss");
+  t.number("dropout.anneal", c.anneal, {0, 1}, "", "infobatch: part of the epochs, the last, that use everything");
 }
 
 void add_output(Table& t, OutputConfig& c) {
@@ -315,6 +302,8 @@ std::vector<ConfigKey> config_keys(Config& config) {
   add_model(table, config.model);
   add_training(table, config.training);
   add_selection(table, config.selection);
+  add_crest(table, config.selection.crest);
+  add_dropout(table, config.dropout);
   add_output(table, config.output);
   return table.keys;
 }
