@@ -17,7 +17,7 @@ using testing::random_tensor;
 
 std::unique_ptr<Classifier> make(const std::string& name, InputShape shape = {3, 32, 32}, std::int64_t classes = 10,
                                  std::uint64_t seed = 1, std::int64_t width = 0) {
-  return make_model(ModelConfig{.name = name, .width = width}, shape, classes, seed);
+  return make_model(ModelConfig{.name = name, .width = width, .pretrained = ""}, shape, classes, seed);
 }
 
 TEST(Architectures, HaveExactlyTheirParameterCounts) {
@@ -125,7 +125,7 @@ TEST(Architectures, GiveTheBatchNormFunctionToEveryNormLayer) {
   const std::map<std::string, int> norm_layers = {{"cnn", 3}, {"mlp", 0}, {"resnet20", 19}, {"resnext", 31}};
   for (const auto& [name, count] : norm_layers) {
     int calls = 0;
-    const auto model = make_model(ModelConfig{.name = name}, {1, 8, 8}, 3, 1,
+    const auto model = make_model(ModelConfig{.name = name, .pretrained = ""}, {1, 8, 8}, 3, 1,
                                   [&calls](const at::Tensor& input, const at::Tensor&, const at::Tensor&,
                                            const at::Tensor&, const at::Tensor&, double, double) {
                                     ++calls;
