@@ -82,14 +82,15 @@ def value_of(line: Line, whose: str) -> tuple[float, str] | None:
 
 
 def ratio_of(line: Line) -> float | None:
-    """As the program says, else ours / peer, or for a target ">=" peer / ours: how many times faster."""
+    """As the program says, else ours / peer, or for a target (or a direction) ">=" peer / ours: how many times faster."""
     if "ratio" in line:
         return float(line["ratio"])
     ours, peer = value_of(line, "ours"), value_of(line, "peer")
     if ours is None or peer is None:
         return None
     limit = parse_target(line.get("target", ""))
-    return peer[0] / ours[0] if limit is not None and limit[0] == ">=" else ours[0] / peer[0]
+    direction = limit[0] if limit is not None else line.get("direction", "<=")
+    return peer[0] / ours[0] if direction == ">=" else ours[0] / peer[0]
 
 
 def round_of(path: pathlib.Path) -> int:

@@ -33,6 +33,11 @@ def test_targets(target, ours, peer, ratio, met):
     assert row.ratio == pytest.approx(ratio) and row.met is met
 
 
+def test_without_a_target_a_row_says_which_way_is_better():
+    [row] = table.join({1: [{"row": "a", "direction": ">=", "ours_seconds": 1.0, "peer_seconds": 3.0}]})
+    assert row.ratio == 3.0 and row.met is None
+
+
 def test_a_target_that_cannot_be_read_is_an_error():
     with pytest.raises(ValueError, match="about 2"):
         table.join({1: [{"row": "a", "target": "about 2", "ours_seconds": 1, "peer_seconds": 1}]})
