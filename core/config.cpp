@@ -1,15 +1,18 @@
 #include "core/config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cctype>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 
 #include "core/config_keys.h"
+#include "core/config_source.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/text.h"
@@ -97,28 +100,16 @@ class Reader {
     read_map(root, "", source, seen);
   }
 
-  void apply_override(const std::string& text) {
-    const std::string source = fmt::format("override `{}`", text);
-    const auto equals = text.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      throw ConfigError(fmt::format("{}: expected key=value, for example training.epochs=10", source));
-    }
-    const YAML::Node value = parse(text.substr(equals + 1), source);
+  void apply(const ConfigSetting& setting) {
+    check_text(setting.value, setting.origin);
+    const YAML::Node value = setting.is_plain ? YAML::Node(setting.value) : parse(setting.value, setting.origin);
     std::set<std::string> seen;
-    read_value(value, text.substr(0, equals), value, source, seen);
+    read_value(value, setting.key, value, setting.origin, seen);
   }
 
  private:
   static YAML::Node parse(const std::string& text, const std::string& source) {
-    if (text.size() > largest_config_bytes) {
-      throw ConfigError(fmt::format("{}: {} bytes, where a configuration has at most {}; give another file", source,
-                                    text.size(), largest_config_bytes));
-    }
-    if (const std::size_t at = first_non_text(text); at != std::string::npos) {
-      throw ConfigError(
-          fmt::format("{}:{}: byte {} is a control character or not UTF-8; a configuration is plain text", source,
-                      1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n'), at));
-    }
+    check_text(text, source);
     try {
       Bounds::check(text);
       return YAML::Load(text);
@@ -129,9 +120,22 @@ class Reader {
     }
   }
 
+  static void check_text(const std::string& text, const std::string& source) {
+    if (text.size() > largest_config_bytes) {
+      throw ConfigError(fmt::format("{}: {} bytes, where a configuration has at most {}; give another file", source,
+                                    text.size(), largest_config_bytes));
+    }
+    if (const std::size_t at = first_non_text(text); at != std::string::npos) {
+      throw ConfigError(
+          fmt::format("{}:{}: byte {} is a control character or not UTF-8; a configuration is plain text", source,
+                      1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n'), at));
+    }
+  }
+
   static std::string place(const std::string& source, const YAML::Node& node) {
     const YAML::Mark mark = node.Mark();
-    return mark.is_null() || source.starts_with("override") ? source : fmt::format("{}:{}", source, mark.line + 1);
+    const bool has_lines = !mark.is_null() && !source.starts_with("override") && !source.starts_with("--");
+    return has_lines ? fmt::format("{}:{}", source, mark.line + 1) : source;
   }
 
   void read_map(const YAML::Node& map, const std::string& prefix, const std::string& source,
@@ -217,6 +221,20 @@ void check_together(const Config& c) {
   demand((s.shards & (s.shards - 1)) == 0, fmt::format("selection.shards is {}, expected a power of two", s.shards));
   demand(s.scorer != "proxy" || s.proxy.steps > 0,
          "selection.scorer is proxy, but selection.proxy.steps is 0: say how long the proxy trains");
+  const auto& d = c.data;
+  const bool by_people = d.corrupt_kind == "human";
+  demand(
+      !by_people || !d.human_labels.empty(),
+      "data.corrupt_kind is human, but data.human_labels is empty: name the file of labels (CIFAR-N, one byte each)");
+  demand(
+      by_people || d.human_labels.empty(),
+      fmt::format("data.human_labels is set, but data.corrupt_kind is {}: set data.corrupt_kind=human to use the file",
+                  d.corrupt_kind));
+  demand(
+      !by_people || d.corrupt_labels == 0,
+      fmt::format("data.corrupt_labels is {}, but with data.corrupt_kind human the labels of data.human_labels say how "
+                  "many are wrong: leave it 0",
+                  d.corrupt_labels));
   demand(!s.gradient.scope.empty(), "selection.gradient.scope is empty: expected classifier, full or name patterns");
   for (const auto& scope : s.gradient.scope) {
     demand(s.gradient.scope.size() == 1 || (scope != "classifier" && scope != "full"),
@@ -253,24 +271,74 @@ void emit(const Json& node, int depth, std::string& out) {
 
 }  // namespace
 
-Config parse_config(const std::string& yaml_text, const std::string& source, std::span<const std::string> overrides) {
+ConfigSetting to_setting(const std::string& key_and_value) {
+  const std::string origin = fmt::format("override `{}`", key_and_value);
+  const auto equals = key_and_value.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw ConfigError(fmt::format("{}: expected key=value, for example training.epochs=10", origin));
+  }
+  return {key_and_value.substr(0, equals), key_and_value.substr(equals + 1), origin};
+}
+
+std::string with_flags(const std::string& message, std::span<const ConfigSetting> settings) {
+  const auto names = [&](const std::string& key) {
+    for (auto at = message.find(key); at != std::string::npos; at = message.find(key, at + 1)) {
+      const auto is_of_name = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+      const std::size_t end = at + key.size();
+      const bool goes_on =
+          end < message.size() && (is_of_name(message[end]) ||
+                                   (message[end] == '.' && end + 1 < message.size() && is_of_name(message[end + 1])));
+      if ((at == 0 || (!is_of_name(message[at - 1]) && message[at - 1] != '.')) && !goes_on) return true;
+    }
+    return false;
+  };
+  std::vector<std::string> given;
+  for (auto setting = settings.begin(); setting != settings.end(); ++setting) {
+    const bool is_last = std::none_of(std::next(setting), settings.end(),
+                                      [&](const ConfigSetting& later) { return later.key == setting->key; });
+    if (!is_last || !setting->origin.starts_with("--") || message.find(setting->origin) != std::string::npos) continue;
+    if (names(setting->key)) given.push_back(fmt::format("{} was set by `{}`", setting->key, setting->origin));
+  }
+  return given.empty() ? message : fmt::format("{} ({})", message, fmt::join(given, ", "));
+}
+
+bool ConfigSource::sets(std::string_view key) const {
+  return std::ranges::any_of(settings, [&](const ConfigSetting& setting) { return setting.key == key; });
+}
+
+Config ConfigSource::load_over(const std::string& yaml_text, const std::string& name) const {
   Config config;
   Reader reader(config);
-  reader.read(yaml_text, source);
-  for (const auto& text : overrides) reader.apply_override(text);
-  check_together(config);
+  for (const auto& setting : defaults) reader.apply(setting);
+  reader.read(yaml_text, name);
+  for (const auto& setting : settings) reader.apply(setting);
+  try {
+    check_together(config);
+  } catch (const ConfigError& error) {
+    throw ConfigError(with_flags(error.what(), settings), error.where());
+  }
   return config;
 }
 
-Config load_config(const std::filesystem::path& yaml_file, std::span<const std::string> overrides) {
-  std::string text;
-  if (!yaml_file.empty()) {
-    if (!std::filesystem::is_regular_file(yaml_file)) {
-      throw ConfigError(fmt::format("{}: no such configuration file", yaml_file.string()));
-    }
-    text = read_file(yaml_file, largest_config_bytes);
+Config ConfigSource::load() const {
+  if (file.empty()) return load_over("", "defaults");
+  if (!std::filesystem::is_regular_file(file)) {
+    throw ConfigError(fmt::format("{}: no such configuration file", file.string()));
   }
-  return parse_config(text, yaml_file.empty() ? "defaults" : yaml_file.string(), overrides);
+  return load_over(read_file(file, largest_config_bytes), file.string());
+}
+
+Config parse_config(const std::string& yaml_text, const std::string& source, std::span<const std::string> overrides) {
+  ConfigSource layers;
+  for (const auto& text : overrides) layers.settings.push_back(to_setting(text));
+  return layers.load_over(yaml_text, source);
+}
+
+Config load_config(const std::filesystem::path& yaml_file, std::span<const std::string> overrides) {
+  ConfigSource layers;
+  layers.file = yaml_file;
+  for (const auto& text : overrides) layers.settings.push_back(to_setting(text));
+  return layers.load();
 }
 
 std::string to_yaml(const Config& config) {

@@ -2,27 +2,59 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <filesystem>
+#include <functional>
 
 #include "core/config.h"
 #include "core/error.h"
 #include "launch/data_commands.h"
+#include "launch/flags.h"
 #include "launch/version.h"
 #include "training/commands.h"
 
 namespace sage {
 namespace {
 
-/// `train CONFIG.yaml a.b=1` and `train a.b=1`: a first argument with a `=` is an override already.
-ConfigSource to_source(const std::vector<std::string>& arguments) {
-  const bool has_file = !arguments.empty() && (arguments.front().find('=') == std::string::npos ||
-                                               std::filesystem::is_regular_file(arguments.front()));
-  if (!has_file) return {"", arguments};
-  return {arguments.front(), {arguments.begin() + 1, arguments.end()}};
-}
+/// `sage train` and `sage crest`: the same but for whose defaults lie below the configuration.
+struct TrainCommand {
+  TrainCommand(CLI::App& app, const char* name, const char* what, bool crest)
+      : is_crest(crest), command(app.add_subcommand(name, what)), arguments(*command, &options.resume) {
+    command
+        ->add_option("--resume", options.resume,
+                     "go on from a run folder (its newest whole checkpoint) or a checkpoint")
+        ->group(std::string(selection_mode_group));
+    command->add_flag("--overwrite", options.overwrite, "replace the run that output_dir holds");
+    command->add_flag("--profile", options.profile, "write a trace of the phases for each rank (output.profile)");
+    command->add_flag("--dry-run", options.dry_run, "print the plan (sizes, shards, steps, memory) and stop");
+  }
+  bool is_crest;
+  TrainOptions options;
+  CLI::App* command;
+  ConfigArguments arguments;
+};
 
-void add_config_arguments(CLI::App* command, std::vector<std::string>& arguments) {
-  command->add_option("config", arguments, "CONFIG.yaml, then any number of key=value (see `sage config list`)");
+/// `sage config show [train | crest | select]`, with the arguments of that command.
+struct ShowCommand {
+  ShowCommand(CLI::App* app, bool crest) : is_crest(crest), command(app), arguments(*command, &resume) {
+    command->add_option("--resume", resume, "the configuration of this run folder or checkpoint")
+        ->group(std::string(selection_mode_group));
+  }
+  bool is_crest;
+  std::string resume;
+  CLI::App* command;
+  ConfigArguments arguments;
+};
+
+/// An error on a key that a flag has set names the flag too.
+int naming_flags(const ConfigSource& source, const std::function<int()>& run) {
+  try {
+    return run();
+  } catch (const ConfigError& error) {
+    throw ConfigError(with_flags(error.what(), source.settings), error.where());
+  } catch (const DataError& error) {
+    throw DataError(with_flags(error.what(), source.settings), error.where());
+  } catch (const CheckpointError& error) {
+    throw CheckpointError(with_flags(error.what(), source.settings), error.where());
+  }
 }
 
 void show_keys() {
@@ -44,24 +76,17 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
   bool version = false;
   app.add_flag("--version", version, "versions of sage, LibTorch, CUDA, NCCL and MPI");
 
-  std::vector<std::string> arguments;
-  TrainOptions train;
-  auto* train_command = app.add_subcommand("train", "train on what is selected, and leave a run folder");
-  add_config_arguments(train_command, arguments);
-  train_command->add_option("--resume", train.resume,
-                            "go on from a run folder (its newest whole checkpoint) or a checkpoint");
-  train_command->add_flag("--overwrite", train.overwrite, "replace the run that output_dir holds");
-  train_command->add_flag("--profile", train.profile, "write a trace of the phases for each rank (output.profile)");
-  train_command->add_flag("--dry-run", train.dry_run, "print the plan (sizes, shards, steps, memory) and stop");
+  TrainCommand train(app, "train", "train on what is selected, and leave a run folder", false);
+  TrainCommand crest(app, "crest", "train on mini-batch coresets (CREST), with the defaults of its own program", true);
+
+  SelectOptions select;
+  auto* select_command = app.add_subcommand("select", "only choose: write ids, scores and classes for any trainer");
+  const ConfigArguments select_arguments(*select_command);
+  select_command->add_option("--checkpoint", select.checkpoint, "weights of the network that scores");
+  select_command->add_flag("--overwrite", select.overwrite, "replace the run that output_dir holds");
+  select_command->add_flag("--profile", select.profile, "write a trace of the phases for each rank (output.profile)");
 
   std::string checkpoint;
-  bool overwrite = false, profile = false;
-  auto* select_command = app.add_subcommand("select", "only choose: write ids, scores and classes for any trainer");
-  add_config_arguments(select_command, arguments);
-  select_command->add_option("--checkpoint", checkpoint, "weights of the network that scores");
-  select_command->add_flag("--overwrite", overwrite, "replace the run that output_dir holds");
-  select_command->add_flag("--profile", profile, "write a trace of the phases for each rank (output.profile)");
-
   std::vector<std::string> evaluate_overrides;
   auto* evaluate_command = app.add_subcommand("evaluate", "accuracy of a checkpoint on the test split");
   evaluate_command->add_option("checkpoint", checkpoint, "checkpoint file or run folder")->required();
@@ -86,7 +111,10 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
   auto* config_command = app.add_subcommand("config", "show configurations and keys");
   config_command->require_subcommand(1);
   auto* config_show = config_command->add_subcommand("show", "the resolved configuration as YAML");
-  add_config_arguments(config_show, arguments);
+  const ShowCommand show(config_show, false);
+  const ShowCommand show_train(config_show->add_subcommand("train", "as `sage train` would take it"), false);
+  const ShowCommand show_crest(config_show->add_subcommand("crest", "as `sage crest` would take it"), true);
+  const ShowCommand show_select(config_show->add_subcommand("select", "as `sage select` would take it"), false);
   auto* config_list = config_command->add_subcommand("list", "every key with its type, unit, meaning and default");
 
   try {
@@ -101,19 +129,35 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
     if (runtime.rank() == 0) fmt::print("{}", version_text());
     return 0;
   }
-  if (*train_command) {
-    train.command_line.assign(argv, argv + argc);
-    return train_command_main(runtime, to_source(arguments), train);
+  for (TrainCommand* one : {&train, &crest}) {
+    if (!*one->command) continue;
+    one->options.command_line.assign(argv, argv + argc);
+    const ConfigSource source = one->arguments.source(one->is_crest);
+    return naming_flags(source, [&] {
+      ConfigArguments::check_pretrained(source);
+      return train_command_main(runtime, source, one->options);
+    });
   }
   if (*select_command) {
-    return select_command_main(runtime, to_source(arguments), {checkpoint, overwrite, profile, {argv, argv + argc}});
+    select.command_line.assign(argv, argv + argc);
+    const ConfigSource source = select_arguments.source();
+    return naming_flags(source, [&] {
+      ConfigArguments::check_pretrained(source);
+      return select_command_main(runtime, source, select);
+    });
   }
   if (*evaluate_command) return evaluate_command_main(runtime, checkpoint, evaluate_overrides);
   if (*data_command) {
     if (runtime.size() > 1) throw ConfigError("`sage data` works alone: start it without mpirun or srun");
     return run_data_command(data_command->get_subcommands().front()->get_name(), data);
   }
-  if (*config_show && runtime.rank() == 0) fmt::print("{}", to_yaml(to_source(arguments).load()));
+  for (const ShowCommand* one : {&show_train, &show_crest, &show_select, &show}) {
+    if (!*one->command) continue;
+    const ConfigSource source = one->arguments.source(one->is_crest);
+    const std::string yaml = to_yaml(resolve_config(source, one->resume));
+    if (runtime.rank() == 0) fmt::print("{}", yaml);
+    return 0;
+  }
   if (*config_list && runtime.rank() == 0) show_keys();
   if (app.get_subcommands().empty() && runtime.rank() == 0) fmt::print("{}", app.help());
   return 0;

@@ -292,6 +292,9 @@ void check_same_course(const TrainingState& state, const fs::path& path, const C
   compare("data.validation_fraction", there.data.validation_fraction, config.data.validation_fraction);
   compare("data.corrupt_labels", there.data.corrupt_labels, config.data.corrupt_labels);
   compare("data.corrupt_kind", there.data.corrupt_kind, config.data.corrupt_kind);
+  compare("data.human_labels", there.data.human_labels, config.data.human_labels);
+  compare("data.minority_downsample", there.data.minority_downsample, config.data.minority_downsample);
+  compare("data.long_tail", there.data.long_tail, config.data.long_tail);
   if (state.has_begun_selection()) {  // the rest has to be of the same kind
     Config copy_there = there, copy_here = config;
     const auto rows_there = config_keys(copy_there), rows_here = config_keys(copy_here);

@@ -6,8 +6,11 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/trace.h"
+#include "data/registry.h"
 #include "distributed/signals.h"
+#include "models/registry.h"
 #include "models/weights.h"
+#include "training/data_changes.h"
 #include "training/evaluation.h"
 #include "training/experiment.h"
 #include "training/job.h"
@@ -44,6 +47,17 @@ void expect_one_configuration(const Job& job, const Config& config) {
   }
 }
 
+Config resolve(const ConfigSource& source, const ResumePoint* resume) {
+  return resume != nullptr && source.file.empty() ? source.load_over(resume->state.config_json, resume->path.string())
+                                                  : source.load();
+}
+
+/// Names in the place of aliases, so that a run is known by one name. Throws ConfigError for unknown ones.
+void settle_names(Config& config) {
+  config.model.name = find_model(config.model.name).name;
+  config.data.name = dataset_format(config.data.name).name;
+}
+
 /// Everything that a resume can be refused for, before anything is written. `network` is overwritten.
 void check_resume(const ResumePoint& resume, const Experiment& experiment, Classifier& network) {
   const Config& config = experiment.config;
@@ -73,13 +87,15 @@ void set_aside_after(const RunFolder& folder, const ResumePoint& resume) {
 }
 
 /// Rank 0 opens the folder and its log; ALL ranks throw if it fails.
-std::optional<RunFolder> open_run_folder(const Job& job, const Config& config, OpenMode mode, const RunInfo& info) {
+std::optional<RunFolder> open_run_folder(const Job& job, const Config& config, const Experiment& experiment,
+                                         OpenMode mode, const RunInfo& info) {
   std::optional<RunFolder> folder;
   job.communicator->all_or_none([&] {
     if (!job.is_lead()) return;
     folder = RunFolder::open(config.output_dir, mode);
     log::open_file(folder->log_file());
     folder->write_config(to_yaml(config), to_json(config), info);
+    folder->write_data_changes(data_changes_json(experiment));
   });
   return folder;
 }
@@ -97,23 +113,30 @@ void warn_of_fallbacks(const Config& config, at::Device device) {
   }
 }
 
+/// Where some of the settings come from that nobody gave.
+void log_defaults(const ConfigSource& source) {
+  if (source.defaults_of.empty()) return;
+  log::info("what is not given is as in {} (docs/flags.md); config.yaml in the run folder holds all",
+            source.defaults_of);
+}
+
 }  // namespace
+
+Config resolve_config(const ConfigSource& source, const std::string& resume) {
+  if (resume.empty() || !source.file.empty()) return source.load();
+  const ResumePoint point = find_resume_point(resume);
+  return resolve(source, &point);
+}
 
 int train_command_main(Runtime& runtime, const ConfigSource& source, const TrainOptions& options) {
   if (!options.resume.empty() && options.overwrite) throw ConfigError("--resume and --overwrite exclude each other");
   std::optional<ResumePoint> resume;
-  Config config;
-  if (options.resume.empty()) {
-    config = source.load();
-  } else {
-    resume = find_resume_point(options.resume);
-    config = source.file.empty() ? parse_config(resume->state.config_json, resume->path.string(), source.overrides)
-                                 : source.load();
-    if (source.file.empty() || config.output_dir.empty()) config.output_dir = run_folder_of(resume->path).string();
-    for (const auto& text : source.overrides) {
-      if (text.starts_with("output_dir=")) config.output_dir = text.substr(text.find('=') + 1);
-    }
+  if (!options.resume.empty()) resume = find_resume_point(options.resume);
+  Config config = resolve(source, resume ? &*resume : nullptr);
+  if (resume && !source.sets("output_dir") && (source.file.empty() || config.output_dir.empty())) {
+    config.output_dir = run_folder_of(resume->path).string();
   }
+  settle_names(config);
   if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string();
   if (options.profile) config.output.profile = true;
 
@@ -141,7 +164,8 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
   }
   const OpenMode mode = resume ? OpenMode::resume : options.overwrite ? OpenMode::overwrite : OpenMode::fresh;
   const StopSignalWatch watch;  // before this a signal just ends the program: nothing was written
-  auto folder = open_run_folder(job, config, mode, job.info(options.command_line));
+  auto folder = open_run_folder(job, config, *experiment, mode, job.info(options.command_line));
+  log_defaults(source);
   log::info("{}", to_string(plan, *experiment, runtime.size()));
   if (resume) {
     for (const auto& note : resume->notes) log::info("{}", note);
@@ -159,6 +183,7 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
 
 int select_command_main(Runtime& runtime, const ConfigSource& source, const SelectOptions& options) {
   Config config = source.load();
+  settle_names(config);
   if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string() + "_select";
   if (options.profile) config.output.profile = true;
   Job job(runtime, config.device, config.distributed);
@@ -182,8 +207,9 @@ int select_command_main(Runtime& runtime, const ConfigSource& source, const Sele
   } else if (config.selection.scorer == "current") {
     log::warning("neither --checkpoint nor selection.scorer=proxy is given: a network with fresh weights scores");
   }
-  auto folder = open_run_folder(job, config, options.overwrite ? OpenMode::overwrite : OpenMode::fresh,
+  auto folder = open_run_folder(job, config, *experiment, options.overwrite ? OpenMode::overwrite : OpenMode::fresh,
                                 job.info(options.command_line));
+  log_defaults(source);
   const auto recording = record_trace(config, runtime.rank());
   SubsetSelection selection(*experiment, job);
   const SubsetChoice choice = [&] {
@@ -208,7 +234,8 @@ int evaluate_command_main(Runtime& runtime, const std::string& checkpoint, const
   path = find_checkpoint(path, notes);
   for (const auto& note : notes) log::info("{}", note);
   const TrainingState state = read_checkpoint(path);
-  const Config config = parse_config(state.config_json, path.string(), overrides);
+  Config config = parse_config(state.config_json, path.string(), overrides);
+  settle_names(config);
   Job job(runtime, config.device, config.distributed);
   expect_one_configuration(job, config);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);

@@ -3,17 +3,14 @@
 #include <string>
 #include <vector>
 
-#include "core/config.h"
+#include "core/config_source.h"
 #include "distributed/runtime.h"
 
 namespace sage {
 
-/// `CONFIG.yaml key=value ...` of a command line; the file may be missing.
-struct ConfigSource {
-  std::string file;
-  std::vector<std::string> overrides;
-  Config load() const { return load_config(file, overrides); }
-};
+/// What a command will work with: `source`, or with `resume` (a run folder or checkpoint; may be empty) and no
+/// configuration file that run's own configuration with the settings of `source` on top.
+Config resolve_config(const ConfigSource& source, const std::string& resume);
 
 struct TrainOptions {
   /// Run folder or checkpoint; empty: start anew. Without a CONFIG.yaml the run's own configuration goes on.

@@ -1,6 +1,7 @@
 #include "training/experiment.h"
 
 #include <ATen/ops/empty.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -55,6 +56,57 @@ Dataset load_shared_dataset(const DataConfig& config, Communicator& communicator
   return dataset;
 }
 
+/// Drops what the configuration leaves out, and splits validation off.
+void choose_candidates(Experiment& experiment) {
+  const Config& config = experiment.config;
+  const std::vector<std::int64_t>& labels = experiment.dataset.train.labels;
+  const std::int64_t classes = experiment.dataset.class_count;
+  auto& ids = experiment.candidates;
+  ids.resize(labels.size());
+  std::iota(ids.begin(), ids.end(), std::int64_t{0});
+  const auto keep = [&](Thinned parts, std::vector<std::int64_t>& dropped) {
+    ids = std::move(parts.kept);
+    dropped = std::move(parts.dropped);
+  };
+  if (config.data.long_tail < 1) {
+    keep(make_long_tail(labels, ids, classes, config.data.long_tail, config.seed), experiment.dropped_by_long_tail);
+  }
+  if (config.data.minority_downsample > 0) {
+    keep(downsample_minority(labels, ids, classes, config.data.minority_downsample, config.seed),
+         experiment.dropped_by_downsampling);
+  }
+  if (config.data.validation_fraction > 0) {
+    auto split = split_validation(labels, ids, classes, config.data.validation_fraction, config.seed);
+    ids = std::move(split.train);
+    experiment.validation = std::move(split.validation);
+  }
+  std::vector<bool> has_examples(static_cast<std::size_t>(classes), false);
+  for (const std::int64_t id : ids) {
+    has_examples[static_cast<std::size_t>(labels[static_cast<std::size_t>(id)])] = true;
+  }
+  const auto empty = std::ranges::find(has_examples, false);
+  if (empty == has_examples.end()) return;
+  const auto c = empty - has_examples.begin();
+  throw DataError(fmt::format(
+      "class {} ({}) of {} has no example to train on: nothing could learn it. Give files that hold some, or lower "
+      "data.validation_fraction",
+      c, experiment.dataset.class_names[static_cast<std::size_t>(c)], experiment.dataset.name));
+}
+
+/// Those of the candidates; a validation split keeps the true ones.
+void make_labels_wrong(Experiment& experiment) {
+  const DataConfig& config = experiment.config.data;
+  experiment.labels = experiment.dataset.train.labels;
+  const std::int64_t classes = experiment.dataset.class_count;
+  if (config.corrupt_kind == "human") {
+    experiment.corrupted =
+        take_human_labels(experiment.labels, experiment.candidates, classes, config.human_labels, config.allow_partial);
+  } else if (config.corrupt_labels > 0) {
+    experiment.corrupted = corrupt_labels(experiment.labels, experiment.candidates, classes, config.corrupt_labels,
+                                          config.corrupt_kind, experiment.config.seed);
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device device, Communicator& communicator) {
@@ -69,19 +121,8 @@ std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device 
   if (share) dataset = load_shared_dataset(config.data, communicator);
   communicator.all_or_none([&] {
     if (!share) dataset = load_dataset(config.data);
-    experiment->labels = dataset.train.labels;
-    if (config.data.validation_fraction > 0) {
-      auto split = split_validation(dataset, config.data.validation_fraction, config.seed);
-      experiment->candidates = std::move(split.train);
-      experiment->validation = std::move(split.validation);
-    } else {
-      experiment->candidates.resize(experiment->labels.size());
-      std::iota(experiment->candidates.begin(), experiment->candidates.end(), std::int64_t{0});
-    }
-    if (config.data.corrupt_labels > 0) {
-      experiment->corrupted = corrupt_labels(experiment->labels, experiment->candidates, dataset.class_count,
-                                             config.data.corrupt_labels, config.data.corrupt_kind, config.seed);
-    }
+    choose_candidates(*experiment);
+    make_labels_wrong(*experiment);
     const bool channels_last = config.training.channels_last;
     check_augment_options({config.data.augment.crop, config.data.augment.flip}, dataset.height(), dataset.width());
     experiment->train_images = std::make_unique<ImageStore>(dataset, dataset.train, device, channels_last);

@@ -16,9 +16,10 @@ namespace sage {
 struct Experiment {
   Config config;
   Dataset dataset;
-  std::vector<std::int64_t> labels;      ///< of the train split, as trained on
-  std::vector<std::int64_t> corrupted;   ///< ids whose label was made wrong, ascending
-  std::vector<std::int64_t> candidates;  ///< ids that may be trained on, ascending (the train split less validation)
+  std::vector<std::int64_t> labels;     ///< of the train split, as trained on
+  std::vector<std::int64_t> corrupted;  ///< ids whose label was made wrong, ascending
+  std::vector<std::int64_t> dropped_by_long_tail, dropped_by_downsampling;  ///< ids left out on purpose, ascending
+  std::vector<std::int64_t> candidates;  ///< ids that may be trained on, ascending (neither validation nor dropped)
   std::vector<std::int64_t> validation;  ///< ids held out of the train split, ascending; may be empty
   std::int64_t global_batch = 0;         ///< examples in one step, all ranks
   at::Device device = at::kCPU;
@@ -28,8 +29,9 @@ struct Experiment {
   std::int64_t steps_of(std::int64_t examples) const { return (examples + global_batch - 1) / global_batch; }
 };
 
-/// Reads the data (once per node, unless data.share_on_node says no), makes labels wrong and splits validation off as
-/// the configuration says. ALL ranks: if it fails on any rank, all throw. Throws ConfigError, DataError.
+/// Reads the data (once per node, unless data.share_on_node says no), then as the configuration says leaves examples
+/// out (long tail, then the smaller classes), splits validation off and makes labels of the rest wrong. ALL ranks: if
+/// it fails on any rank, all throw. Throws ConfigError, DataError; also where a class has no example to train on.
 std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device device, Communicator& communicator);
 
 /// A network of `name` with fresh weights from `seed`, on the experiment's device, with synchronised batch statistics

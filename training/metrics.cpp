@@ -93,7 +93,9 @@ json selection_json(const SelectionSummary& record) {
           {"relative_certificate", optional_number(record.relative_certificate)},
           {"overlap", optional_number(record.overlap)},
           {"noise_rate", optional_number(record.noise_rate)},
-          {"wrong_labels_kept", record.wrong_labels_kept ? json(*record.wrong_labels_kept) : json(nullptr)}};
+          {"wrong_labels_kept", record.wrong_labels_kept ? json(*record.wrong_labels_kept) : json(nullptr)},
+          {"wrong_labels_auroc", optional_number(record.wrong_labels_auroc)},
+          {"wrong_labels_precision", optional_number(record.wrong_labels_precision)}};
 }
 SelectionSummary to_selection(const json& from) {
   SelectionSummary record;
@@ -110,6 +112,9 @@ SelectionSummary to_selection(const json& from) {
   if (const json& wrong = from.at("wrong_labels_kept"); !wrong.is_null()) {
     record.wrong_labels_kept = whole_number(wrong, "wrong_labels_kept");
   }
+  // Runs of an earlier version have none.
+  record.wrong_labels_auroc = to_optional_number(from.value("wrong_labels_auroc", json()));
+  record.wrong_labels_precision = to_optional_number(from.value("wrong_labels_precision", json()));
   return record;
 }
 

@@ -48,6 +48,7 @@ struct SelectionSummary {
   std::optional<double> overlap;                  ///< share of the kept that was kept before
   std::optional<double> noise_rate;               ///< estimated share of wrong labels
   std::optional<std::int64_t> wrong_labels_kept;  ///< kept examples whose label was made wrong; where any was
+  std::optional<double> wrong_labels_auroc, wrong_labels_precision;  ///< as in SubsetRecord
 };
 
 class Metrics {

@@ -123,6 +123,8 @@ std::string to_string(const Plan& plan, const Experiment& experiment, int ranks)
   std::string text = fmt::format("data       {}: {} train, {} validation, {} test, {} classes, {} x {} x {}", data.name,
                                  plan.candidates, experiment.validation.size(), data.test.size(), data.class_count,
                                  data.channels(), data.height(), data.width());
+  const std::size_t dropped = experiment.dropped_by_long_tail.size() + experiment.dropped_by_downsampling.size();
+  if (dropped > 0) text += fmt::format("; {} left out on purpose", dropped);
   if (!experiment.corrupted.empty()) {
     text += fmt::format("; {} labels made wrong ({})", experiment.corrupted.size(), config.data.corrupt_kind);
   }

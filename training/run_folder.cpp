@@ -29,6 +29,7 @@ config.yaml          the whole configuration of the run, defaults included; `sag
 config.json          the same, with program versions, git revision, hosts, ranks, devices, start time, command line
 metrics.json         all figures: a summary, each selection, each epoch with phase seconds and peak memory per rank
 metrics.csv          one row an epoch, for spreadsheets and plots
+data_changes.json    which labels were made wrong and which examples were left out on purpose; only where any were
 training.log         what the run said, with times
 run.lock             there while a run is going on; keeps a second one out
 profile/trace_rank_R.json   with --profile: what rank R did when, for https://ui.perfetto.dev
@@ -51,7 +52,7 @@ const std::vector<std::regex>& own_files() {
   static const std::vector<std::regex> patterns = [] {
     std::vector<std::regex> made;
     for (const char* pattern :
-         {R"(README\.txt|config\.(yaml|json)|metrics\.(json|csv))",
+         {R"(README\.txt|config\.(yaml|json)|metrics\.(json|csv)|data_changes\.json)",
           R"(checkpoints/checkpoint_epoch_\d+(_step_\d+)?\.safetensors)", R"(checkpoints/best_model\.safetensors)",
           R"(subset_indices/epoch_\d+_(indices\.json|scores\.csv))", R"(profile/trace_rank_\d+\.json)"}) {
       made.emplace_back(fmt::format(R"(({})(\.\d+\.tmp)?)", pattern));
@@ -244,6 +245,10 @@ void RunFolder::write_config(const std::string& config_yaml, const std::string& 
              json{{"config", config}, {"run", run}}.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
 }
 
+void RunFolder::write_data_changes(const std::string& text) const {
+  if (!text.empty()) write_file(path_ / "data_changes.json", text);
+}
+
 void RunFolder::write_subset(const SubsetRecord& record, const ScoreTable* scores) const {
   require(std::adjacent_find(record.ids.begin(), record.ids.end(), std::greater_equal<>()) == record.ids.end(),
           "write_subset: ids must ascend");
@@ -266,6 +271,8 @@ void RunFolder::write_subset(const SubsetRecord& record, const ScoreTable* score
             {"noise_rate", optional_number(record.noise_rate)},
             {"wrong_labels_kept", record.wrong_labels_kept ? json(*record.wrong_labels_kept) : json(nullptr)},
             {"wrong_labels_doubted", record.wrong_labels_doubted ? json(*record.wrong_labels_doubted) : json(nullptr)},
+            {"wrong_labels_auroc", optional_number(record.wrong_labels_auroc)},
+            {"wrong_labels_precision", optional_number(record.wrong_labels_precision)},
             {"bytes_sent", record.bytes_sent},
             {"without_direction", record.without_direction},
             {"notes", record.notes},
@@ -319,6 +326,8 @@ SelectionSummary summarize(const SubsetRecord& record) {
   summary.overlap = record.overlap;
   summary.noise_rate = record.noise_rate;
   summary.wrong_labels_kept = record.wrong_labels_kept;
+  summary.wrong_labels_auroc = record.wrong_labels_auroc;
+  summary.wrong_labels_precision = record.wrong_labels_precision;
   return summary;
 }
 

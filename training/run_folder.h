@@ -48,10 +48,13 @@ struct SubsetRecord {
   std::optional<double> noise_rate;                  ///< estimated share of wrong labels
   std::optional<std::int64_t> wrong_labels_kept;     ///< kept examples whose label was made wrong; where any was
   std::optional<std::int64_t> wrong_labels_doubted;  ///< doubtful_ids whose label was made wrong; where any was
-  std::int64_t bytes_sent = 0;                       ///< by all ranks, for this selection
-  std::vector<std::int64_t> doubtful_ids;            ///< examples whose label is doubted
-  std::int64_t without_direction = 0;                ///< examples whose projected gradient was zero or not finite
-  std::vector<std::string> notes;                    ///< what a reader should know (a fallback, an empty class)
+  /// How well a low score finds wrong labels, where any was made and the method scores: the area under the ROC curve,
+  /// and the share of wrong labels among the lowest-scored, as many as there are wrong ones (precision = recall there).
+  std::optional<double> wrong_labels_auroc, wrong_labels_precision;
+  std::int64_t bytes_sent = 0;             ///< by all ranks, for this selection
+  std::vector<std::int64_t> doubtful_ids;  ///< examples whose label is doubted
+  std::int64_t without_direction = 0;      ///< examples whose projected gradient was zero or not finite
+  std::vector<std::string> notes;          ///< what a reader should know (a fallback, an empty class)
 };
 
 /// Scores of all candidates, equally long; row i is example ids[i].
@@ -90,6 +93,8 @@ class RunFolder {
   /// config.yaml (to_yaml) and config.json: {"config": to_json's text, "run": versions, git revision, ranks, hosts,
   /// ...}.
   void write_config(const std::string& config_yaml, const std::string& config_json, const RunInfo& info) const;
+  /// data_changes.json: what data_changes_json (training/data_changes.h) says; nothing if it is empty.
+  void write_data_changes(const std::string& text) const;
   /// subset_indices/epoch_N_indices.json; with `scores` also epoch_N_scores.csv with all of them (example_id, label,
   /// score, kept) and, in the JSON, the scores of the kept in the order of `ids`. Throws InternalError if ids do not
   /// ascend or the table's columns differ in length or lack a kept id.

@@ -4,6 +4,7 @@
 
 #include "core/log.h"
 #include "core/whereabouts.h"
+#include "selection/detection.h"
 #include "selection/registry.h"
 #include "training/model_gradient_source.h"
 
@@ -51,6 +52,15 @@ SubsetRecord to_record(const SelectionResult& result, const Experiment& experime
   return record;
 }
 
+/// How well a low score finds the labels that were made wrong.
+void describe_detection(std::span<const float> scores, const Experiment& experiment, SubsetRecord& record) {
+  if (scores.empty()) return;
+  const auto& ids = experiment.candidates;
+  const auto count = static_cast<std::int64_t>(experiment.corrupted.size());
+  record.wrong_labels_auroc = auroc(scores, membership(ids, experiment.corrupted));
+  record.wrong_labels_precision = precision_recall(lowest_scored(ids, scores, count), experiment.corrupted).precision;
+}
+
 void log_choice(const SubsetRecord& record, const Experiment& experiment) {
   const auto [smallest, largest] = std::minmax_element(record.class_histogram.begin(), record.class_histogram.end());
   std::string text = fmt::format("selection {} ({}{}): kept {} of {} in {:.2f} s, {} to {} of each class", record.round,
@@ -61,6 +71,8 @@ void log_choice(const SubsetRecord& record, const Experiment& experiment) {
   if (record.noise_rate) text += fmt::format(", estimated wrong labels {:.1f} %", 100 * *record.noise_rate);
   if (!experiment.corrupted.empty()) {
     text += fmt::format(", wrong labels kept {}", *record.wrong_labels_kept);
+    if (record.wrong_labels_auroc)
+      text += fmt::format(", a low score finds them with AUROC {:.3f}", *record.wrong_labels_auroc);
     if (!record.doubtful_ids.empty()) {
       text +=
           fmt::format(", {} of {} doubted labels are wrong", *record.wrong_labels_doubted, record.doubtful_ids.size());
@@ -92,6 +104,7 @@ SubsetChoice SubsetSelection::choose(Classifier& current, std::int64_t round, st
   if (!experiment_.corrupted.empty()) {
     record.wrong_labels_kept = count_common(record.ids, experiment_.corrupted);
     record.wrong_labels_doubted = count_common(record.doubtful_ids, experiment_.corrupted);
+    describe_detection(result.scores, experiment_, record);
   }
   choice.scores.ids = experiment_.candidates;
   choice.scores.scores = result.scores;

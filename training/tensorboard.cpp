@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <atomic>
@@ -18,6 +17,7 @@
 #include "core/checksum.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "data/png.h"
 
 namespace sage {
 namespace {
@@ -106,18 +106,6 @@ std::vector<double> bucket_limits() {
   return limits;
 }
 
-void append_chunk(std::string& png, std::string_view kind, std::string_view data) {
-  const auto put_big_endian = [&png](std::uint32_t value) {
-    for (int shift = 24; shift >= 0; shift -= 8) png += static_cast<char>((value >> shift) & 0xFF);
-  };
-  put_big_endian(static_cast<std::uint32_t>(data.size()));
-  std::string checked(kind);
-  checked += data;
-  png += checked;
-  put_big_endian(static_cast<std::uint32_t>(
-      crc32(0, reinterpret_cast<const Bytef*>(checked.data()), static_cast<uInt>(checked.size()))));
-}
-
 }  // namespace
 
 struct EventWriter::File {
@@ -197,57 +185,49 @@ void EventWriter::histogram(std::string_view tag, std::span<const float> values,
   const auto last = std::ssize(counts) - 1 - (std::find_if(counts.rbegin(), counts.rend(), filled) - counts.rbegin());
   first = std::max<std::ptrdiff_t>(first - 1, 0);
   const auto length = static_cast<std::size_t>(last - first + 1);
+  const auto from = static_cast<std::size_t>(first);
+  histogram_event(tag, {least, most, number, sum, squares}, std::span(limits).subspan(from, length),
+                  std::span(counts).subspan(from, length), step);
+}
+
+void EventWriter::histogram_event(std::string_view tag, const std::array<double, 5>& moments,
+                                  std::span<const double> limits, std::span<const double> counts, std::int64_t step) {
   std::string message, field;
-  put_double(message, 1, least);
-  put_double(message, 2, most);
-  put_double(message, 3, number);
-  put_double(message, 4, sum);
-  put_double(message, 5, squares);
-  put_doubles(message, 6, std::span(limits).subspan(static_cast<std::size_t>(first), length));
-  put_doubles(message, 7, std::span(counts).subspan(static_cast<std::size_t>(first), length));
+  for (std::uint32_t i = 0; i < moments.size(); ++i) put_double(message, i + 1, moments[i]);
+  put_doubles(message, 6, limits);
+  put_doubles(message, 7, counts);
   put_bytes(field, value_field::histogram, message);
   event(summary(tag, field), step);
 }
 
-void EventWriter::image(std::string_view tag, std::span<const std::uint8_t> pixels, std::int64_t width,
-                        std::int64_t height, std::int64_t channels, std::int64_t step) {
-  std::string message, field;
-  put_integer(message, 1, height);
-  put_integer(message, 2, width);
-  put_integer(message, 3, channels);  // the number of channels is the code of its colour space
-  put_bytes(message, 4, encode_png(pixels, width, height, channels));
-  put_bytes(field, value_field::image, message);
-  event(summary(tag, field), step);
+void EventWriter::class_counts(std::string_view tag, std::span<const std::int64_t> counts, std::int64_t step) {
+  // Bucket c ends half-way to the next class, so that each class has one of its own.
+  std::vector<double> limits{-0.5}, filled{0.0};
+  double number = 0.0, sum = 0.0, squares = 0.0, least = 0.0, most = 0.0;
+  for (std::size_t c = 0; c < counts.size(); ++c) {
+    const auto label = static_cast<double>(c), count = static_cast<double>(counts[c]);
+    limits.push_back(label + 0.5);
+    filled.push_back(count);
+    if (count == 0.0) continue;
+    if (number == 0.0) least = label;
+    most = label;
+    number += count;
+    sum += count * label;
+    squares += count * label * label;
+  }
+  if (number == 0.0) return;
+  histogram_event(tag, {least, most, number, sum, squares}, limits, filled, step);
 }
 
-std::string encode_png(std::span<const std::uint8_t> pixels, std::int64_t width, std::int64_t height,
-                       std::int64_t channels) {
-  require(width > 0 && height > 0 && (channels == 1 || channels == 3), "encode_png: width, height or channels");
-  const auto row = static_cast<std::size_t>(width * channels);
-  require(pixels.size() == row * static_cast<std::size_t>(height), "encode_png: number of bytes");
-
-  std::string header;
-  for (const std::int64_t extent : {width, height}) {
-    for (int shift = 24; shift >= 0; shift -= 8) header += static_cast<char>((extent >> shift) & 0xFF);
-  }
-  header += {8, static_cast<char>(channels == 3 ? 2 : 0), 0, 0, 0};  // bits, colour type, deflate, filter, no interlace
-  std::string rows;
-  for (std::size_t y = 0; y < static_cast<std::size_t>(height); ++y) {
-    rows += '\0';  // this row is not filtered
-    rows.append(reinterpret_cast<const char*>(pixels.data()) + y * row, row);
-  }
-  uLongf packed_size = compressBound(rows.size());
-  std::string packed(packed_size, '\0');
-  const int result = compress2(reinterpret_cast<Bytef*>(packed.data()), &packed_size,
-                               reinterpret_cast<const Bytef*>(rows.data()), rows.size(), Z_DEFAULT_COMPRESSION);
-  require(result == Z_OK, "encode_png: zlib failed");
-  packed.resize(packed_size);
-
-  std::string png = "\x89PNG\r\n\x1a\n";
-  append_chunk(png, "IHDR", header);
-  append_chunk(png, "IDAT", packed);
-  append_chunk(png, "IEND", "");
-  return png;
+void EventWriter::image(std::string_view tag, const at::Tensor& pixels, std::int64_t step) {
+  const std::string png = encode_png(pixels);
+  std::string message, field;
+  put_integer(message, 1, pixels.size(-2));
+  put_integer(message, 2, pixels.size(-1));
+  put_integer(message, 3, pixels.dim() == 3 ? pixels.size(0) : 1);  // the number of channels is their code
+  put_bytes(message, 4, png);
+  put_bytes(field, value_field::image, message);
+  event(summary(tag, field), step);
 }
 
 }  // namespace sage

@@ -1,6 +1,9 @@
 // Event files that TensorBoard reads, written by hand: TFRecord framing (length, masked CRC-32C, data, masked CRC-32C)
 // around five fields of one protocol buffer message (tensorflow/core/util/event.proto, framework/summary.proto).
 #pragma once
+#include <ATen/core/Tensor.h>
+
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -24,22 +27,22 @@ class EventWriter {
   void scalar(std::string_view tag, double value, std::int64_t step);
   /// Counts of the values in TensorBoard's exponential buckets (factor 1.1). Values that are not finite are left out.
   void histogram(std::string_view tag, std::span<const float> values, std::int64_t step);
-  /// 8-bit pixels, row by row, channels (1: grey, 3: RGB) interleaved; width x height x channels bytes.
-  void image(std::string_view tag, std::span<const std::uint8_t> pixels, std::int64_t width, std::int64_t height,
-             std::int64_t channels, std::int64_t step);
+  /// How many examples there are of each class, as a histogram with one bucket for each. Nothing where there is none.
+  void class_counts(std::string_view tag, std::span<const std::int64_t> counts, std::int64_t step);
+  /// uint8 [H, W], [1, H, W] or [3, H, W] on the CPU.
+  void image(std::string_view tag, const at::Tensor& pixels, std::int64_t step);
   /// Hands everything to the system. Throws EnvironmentError naming the file if that failed (full disk).
   void flush();
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  /// `moments`: least, most, number, sum and sum of squares of the values.
+  void histogram_event(std::string_view tag, const std::array<double, 5>& moments, std::span<const double> limits,
+                       std::span<const double> counts, std::int64_t step);
   void event(std::string_view payload_field, std::optional<std::int64_t> step);
   std::filesystem::path path_;
   struct File;
   std::unique_ptr<File> file_;
 };
-
-/// A PNG file of 8-bit grey (1 channel) or RGB (3) pixels, interleaved.
-std::string encode_png(std::span<const std::uint8_t> pixels, std::int64_t width, std::int64_t height,
-                       std::int64_t channels);
 
 }  // namespace sage

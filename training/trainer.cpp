@@ -11,6 +11,7 @@
 #include "training/epoch.h"
 #include "training/evaluation.h"
 #include "training/learner_state.h"
+#include "training/montage.h"
 #include "training/progress.h"
 #include "training/resume.h"
 #include "training/selection_schedule.h"
@@ -126,6 +127,7 @@ void Trainer::select() {
     folder_->write_subset(choice.record, choice.table());
     metrics_->add(summarize(choice.record));
     metrics_->write();  // before a checkpoint that knows of this selection
+    write_events(choice.record);
   });
   // Once: a network that starts anew at every refresh would never be trained to the end of its schedule.
   if (config_.training.reinitialize_after_selection && selection_round_ == 1) start_learner(config_.seed);
@@ -237,6 +239,31 @@ void Trainer::write_events(const EpochRecord& record) {
     validation_events_->scalar("accuracy", judged->accuracy, record.epoch);
     validation_events_->flush();
   }
+}
+
+void Trainer::write_events(const SubsetRecord& record) {
+  if (!train_events_) return;
+  const auto scalar = [&](const char* tag, std::optional<double> value) {
+    if (value) train_events_->scalar(tag, *value, record.epoch);
+  };
+  scalar("selection/kept", static_cast<double>(record.ids.size()));
+  scalar("selection/seconds", record.seconds);
+  scalar("selection/overlap", record.overlap);
+  scalar("selection/relative_certificate", record.relative_certificate);
+  scalar("selection/estimated_wrong_labels", record.noise_rate);
+  scalar("selection/wrong_labels_kept", record.wrong_labels_kept);
+  scalar("selection/wrong_labels_auroc", record.wrong_labels_auroc);
+  train_events_->class_counts("selection/classes", record.class_histogram, record.epoch);
+  const auto channels = experiment_.dataset.mean.size();
+  if (!record.ids.empty() && (channels == 1 || channels == 3)) {
+    constexpr std::size_t pictures = 24;
+    constexpr std::int64_t columns = 8;
+    train_events_->image("selection/picked",
+                         montage(*experiment_.train_images, spread(record.ids, pictures), experiment_.dataset.mean,
+                                 experiment_.dataset.deviation, columns),
+                         record.epoch);
+  }
+  train_events_->flush();
 }
 
 TrainingState Trainer::state(HostCopies& copies, bool whole) {

@@ -48,6 +48,7 @@ class Trainer {
   TrainingState state(HostCopies& copies, bool whole);
   std::vector<RankUse> gather_use();
   void write_events(const EpochRecord& record);
+  void write_events(const SubsetRecord& record);
   void log_epoch(const EpochRecord& record, double examples_per_second) const;
   void end();
   void log_end() const;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "data/cifar.h"
+#include "data/corruption.h"
 #include "data/idx.h"
 #include "data/tar.h"
 #include "fuzz/targets.h"
@@ -91,6 +92,27 @@ void idx(std::string_view bytes) {
   put(folder / "t10k-labels-idx1-ubyte", one_label);
   put(folder / "t10k-images-idx3-ubyte", one_image + std::string(784, '\0'));
   check(fashion ? read_fashion_mnist(folder, partial()) : read_mnist(folder, partial()));
+}
+
+void human_labels(std::string_view bytes) {
+  if (bytes.empty()) return;
+  constexpr std::int64_t classes = 10;
+  const auto count = static_cast<std::size_t>(static_cast<unsigned char>(bytes[0]) >> 1);
+  const bool allow_partial = (bytes[0] & 1) != 0;
+  put(scratch() / "labels.u8", bytes.substr(1));
+  std::vector<std::int64_t> labels, ids;
+  for (std::size_t i = 0; i < count; ++i) {
+    labels.push_back(static_cast<std::int64_t>(i) % classes);
+    ids.push_back(static_cast<std::int64_t>(i));
+  }
+  const auto own = labels;
+  const auto changed = take_human_labels(labels, ids, classes, scratch() / "labels.u8", allow_partial);
+  demand(!changed.empty(), "nothing changed");
+  for (std::size_t i = 0; i < count; ++i) {
+    demand(labels[i] >= 0 && labels[i] < classes, "a label too large");
+    const bool differs = std::binary_search(changed.begin(), changed.end(), static_cast<std::int64_t>(i));
+    demand(differs == (labels[i] != own[i]), "a changed label that is not told of");
+  }
 }
 
 void tar(std::string_view bytes) {

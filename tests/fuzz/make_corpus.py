@@ -177,6 +177,23 @@ def idx() -> dict[str, bytes]:
     }
 
 
+def human_labels() -> dict[str, bytes]:
+    own = bytes(i % 10 for i in range(50))
+    some = bytes([3]) + own[1:]
+    exact, partial = bytes([50 << 1]), bytes([50 << 1 | 1])
+    return {
+        "valid_one": exact + some,
+        "valid_more": partial + some + own,
+        "valid_gzip": exact + gzip.compress(some, mtime=0),
+        "hostile_clean": exact + own,
+        "hostile_more": exact + some + b"\0",
+        "hostile_fewer": partial + some[:-1],
+        "hostile_class": exact + some[:-1] + b"\x0a",
+        "hostile_others": exact + bytes((i + 1) % 10 for i in range(50)),
+        "hostile_gzip_cut": exact + gzip.compress(some, mtime=0)[:-6],
+    }
+
+
 def tar_of(*entries: tuple[str, bytes, bytes], form: int = tarfile.USTAR_FORMAT, link: str = "") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
@@ -272,7 +289,7 @@ def metrics() -> dict[str, bytes]:
     }
 
 
-for make in (safetensors, checkpoint_state, config, cifar, idx, tar, sketch, metrics):
+for make in (safetensors, checkpoint_state, config, cifar, idx, human_labels, tar, sketch, metrics):
     folder = here / "corpus" / make.__name__
     folder.mkdir(parents=True, exist_ok=True)
     for old in [path for kind in ("valid", "hostile", "edge") for path in folder.glob(f"{kind}_*")]:

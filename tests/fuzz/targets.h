@@ -19,6 +19,8 @@ void config(std::string_view bytes);
 void cifar(std::string_view bytes);
 /// A byte of options, the length of the labels file, that file, then the images file.
 void idx(std::string_view bytes);
+/// A byte that says how many examples there are, then the file of their labels by people.
+void human_labels(std::string_view bytes);
 void tar(std::string_view bytes);
 /// A sketch without its checksum.
 void sketch(std::string_view bytes);
@@ -34,6 +36,7 @@ inline constexpr std::array targets{
     Target{"config", config},
     Target{"cifar", cifar},
     Target{"idx", idx},
+    Target{"human_labels", human_labels},
     Target{"tar", tar},
     Target{"sketch", sketch},
     Target{"metrics", metrics},

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -44,8 +45,11 @@ void write_events(const std::filesystem::path& folder) {
   writer.scalar("accuracy", 0.75, 123456789012LL);
   const std::vector<float> values{-1.0F, 0.0F, 0.5F, 0.5F};
   writer.histogram("scores", values, 2);
-  const std::vector<std::uint8_t> pixels{255, 0, 0, 0, 255, 0, 0, 0, 255, 10, 20, 30, 40, 50, 60, 70, 80, 90};
-  writer.image("samples", pixels, 3, 2, 3, 2);
+  const std::vector<std::int64_t> sizes{3, 0, 2};
+  writer.class_counts("classes", sizes, 2);
+  // Planes of red, green and blue; 3 pixels wide, 2 high.
+  const std::vector<std::int64_t> planes{255, 0, 0, 10, 40, 70, 0, 255, 0, 20, 50, 80, 0, 0, 255, 30, 60, 90};
+  writer.image("samples", at::tensor(planes).view({3, 2, 3}).to(at::kByte), 2);
   writer.flush();
 }
 

@@ -90,6 +90,11 @@ def check_tensorboard(folder):
     ends = [limit for limit, count in zip(histogram.bucket_limit, histogram.bucket) if count == 2.0]
     check(len(ends) == 1 and 0.5 < ends[0] <= 0.55001, f"0.5 twice, in the bucket that ends at {ends}")
 
+    classes = events.Histograms("classes")[0].histogram_value
+    got = dict(zip(classes.bucket_limit, classes.bucket))
+    check(got == {-0.5: 0.0, 0.5: 3.0, 1.5: 0.0, 2.5: 2.0}, f"class counts {got}")
+    check((classes.min, classes.max, classes.num, classes.sum) == (0.0, 2.0, 5.0, 4.0), f"{classes}")
+
     image = events.Images("samples")[0]
     check((image.width, image.height) == (3, 2), "image size")
     check(image.encoded_image_string[:8] == b"\x89PNG\r\n\x1a\n", "image is PNG")
