@@ -17,6 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* bare_pretrained_origin = "--pretrained";
+
 /// CLI11's words for an option whose value was left out.
 bool is_left_out(const std::string& value) { return value.empty() || value == "{}" || value == "true"; }
 
@@ -262,7 +264,10 @@ ConfigSource ConfigArguments::source(bool is_crest) const {
     // Behind an option whose value may be missing, a setting is no value.
     const bool has_value = one.flag == nullptr || one.flag->value != FlagValue::optional ||
                            (!is_left_out(one.value) && (!has_equals(one.value) || fs::exists(one.value)));
-    if (!has_value) bare_pretrained = true;
+    if (!has_value) {
+      bare_pretrained = true;
+      source.settings.push_back({"model.pretrained", "", bare_pretrained_origin, true});  // filled below
+    }
     if (one.flag != nullptr && has_value) {
       add_flag(source, *one.flag, one.value, last.contains("mode"));
     } else if (one.flag == nullptr || !is_left_out(one.value)) {
@@ -285,7 +290,10 @@ ConfigSource ConfigArguments::source(bool is_crest) const {
   if (recipe == Recipe::none && !bare_pretrained) return source;
   add_defaults(source, recipe, last);
   if (bare_pretrained) {
-    source.settings.push_back({"model.pretrained", weights_of(source.load().model.name), "--pretrained", true});
+    const std::string file = weights_of(source.load().model.name);
+    for (ConfigSetting& setting : source.settings) {
+      if (setting.origin == bare_pretrained_origin) setting.value = file;
+    }
   }
   return source;
 }
@@ -293,7 +301,7 @@ ConfigSource ConfigArguments::source(bool is_crest) const {
 void ConfigArguments::check_pretrained(const ConfigSource& source) {
   for (const ConfigSetting& one : source.settings) {
     std::error_code error;
-    if (one.origin != "--pretrained" || fs::is_regular_file(one.value, error)) continue;
+    if (one.origin != bare_pretrained_origin || fs::is_regular_file(one.value, error)) continue;
     throw ConfigError(fmt::format(
         "--pretrained without a value takes {} (model.pretrained), which is not there; name a safetensors file of "
         "weights with torchvision's names (--pretrained FILE), or make this one, for example in Python: "

@@ -137,6 +137,9 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
     config.output_dir = run_folder_of(resume->path).string();
   }
   settle_names(config);
+  if (resume) {  // at once: another data set need not even be there
+    check_checkpoint_fits(resume->state, resume->path, config.model.name, config.data.name, resume->state.class_count);
+  }
   if (config.output_dir.empty()) config.output_dir = default_run_folder(config).string();
   if (options.profile) config.output.profile = true;
 

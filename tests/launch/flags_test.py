@@ -43,7 +43,8 @@ def test_help_is_grouped_as_users_expect():
 def test_config_show_takes_the_flags_of_each_command():
     shown = sage("config", "show", "--dataset", "tiny_imagenet", "--selection_method", "gradmatch").stdout
     assert 'name: "tiny_imagenet"' in shown and 'method: "gradmatch"' in shown and "epochs: 200" in shown
-    assert shown == sage("config", "show", "train", "--selection_method", "gradmatch", "--dataset", "tiny_imagenet").stdout
+    turned = ["--selection_method", "gradmatch", "--dataset", "tiny_imagenet"]
+    assert shown == sage("config", "show", "train", *turned).stdout
     crest = sage("config", "show", "crest", "--epochs", "100").stdout
     assert "milestones: [60,85]" in crest and 'method: "crest"' in crest
     dropout = sage("config", "show", "--mode", "train_with_stratified", "--batch_size", "64").stdout
@@ -80,9 +81,10 @@ def test_what_was_done_to_the_data_is_recorded_and_counted(run):
     assert wrong["ids"] == sorted(set(wrong["ids"]))
     tail, minor = changes["dropped"]
     assert tail["ids"] == [] and minor["setting"] == "data.minority_downsample"
-    lost = [before - after for before, after in zip(changes["class_sizes_of_files"], changes["class_sizes_to_train_on"])]
+    sizes = changes["class_sizes_of_files"]
+    lost = [before - after for before, after in zip(sizes, changes["class_sizes_to_train_on"])]
     assert sum(lost) == len(minor["ids"]) == 1437 - wrong["of"] > 0
-    smallest = sorted(range(10), key=lambda c: (changes["class_sizes_of_files"][c], c))[:5]
+    smallest = sorted(range(10), key=lambda c: (sizes[c], c))[:5]
     assert {c for c in range(10) if lost[c]} == set(smallest) == set(minor["true"])
 
     metrics = json.loads((run / "metrics.json").read_text())
@@ -105,6 +107,13 @@ def test_what_was_done_to_the_data_is_recorded_and_counted(run):
     lowest = sorted(score, key=lambda i: (score[i], i))[: len(bad)]
     assert subset["wrong_labels_precision"] == pytest.approx(len(set(lowest) & bad) / len(bad))
     assert area > 0.7, "an epoch on the digits is enough to see most of them"
+
+
+def test_the_changes_do_not_depend_on_the_number_of_ranks(run, tmp_path):
+    result = sage("select", *QUICK, "--corrupt_labels", "0.1", "--minority_downsample", "0.3",
+                  "--output_dir", tmp_path / "alone")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "alone" / "data_changes.json").read_bytes() == (run / "data_changes.json").read_bytes()
 
 
 def test_tensorboard_shows_curves_classes_and_pictures(run):
@@ -147,7 +156,8 @@ def test_resuming_by_the_name_that_users_know(run, tmp_path):
     fails(sage("train", "--resume", old, "--model", "mlp"), 4, "model.name is cnn there and mlp here", "`--model mlp`")
     fails(sage("train", "--resume", old, "--minority_downsample", "0.2"), 4, "data.minority_downsample is 0.3 there",
           "`--minority_downsample 0.2`")
-    fails(sage("train", "--resume", old, "--dataset", "mnist", "--data_path", tmp_path), 3, "mnist")
+    fails(sage("train", "--resume", old, "--dataset", "mnist", "--data_path", tmp_path), 4,
+          "data.name is digits there and mnist here", "`--dataset mnist`")
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -158,7 +168,8 @@ def test_bad_flags_get_one_message(tmp_path, ranks):
     fails(sage("train", "--no_selection", "--single_selection", *target, ranks=ranks), 2,
           "--no_selection and --single_selection exclude each other")
     fails(sage("train", "--epochs", "ten", *target, ranks=ranks), 2, "--epochs ten: training.epochs is `ten`")
-    fails(sage("train", "--model", "resnet21", "data.name=digits", *target, ranks=ranks), 2, "resnet20", "`--model resnet21`")
+    fails(sage("train", "--model", "resnet21", "data.name=digits", *target, ranks=ranks), 2, "resnet20",
+          "`--model resnet21`")
     assert not (tmp_path / "x").exists()
 
 
