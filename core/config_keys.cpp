@@ -84,11 +84,16 @@ void add_data(Table& t, DataConfig& c) {
 }
 
 void add_model(Table& t, ModelConfig& c) {
-  t.text("model.name", c.name, "network: cnn, mlp, resnet20, resnet18, resnext29_32x4d (alias resnext)");
+  t.text("model.name", c.name,
+         "network: cnn, mlp, resnet20, resnet18, resnet34, resnet50, resnext50_32x4d, resnext29_32x4d (alias resnext), "
+         "resnext29_2x64d, resnext29_4x64d, resnext29_8x64d, mobilenet_v2, efficientnet_b0, vit_b_16, vit_tiny");
   t.integer("model.width", c.width, at_least(0), "units", "features of cnn and mlp; 0: the network's own");
+  t.choice("model.stem", c.stem, {"auto", "cifar", "imagenet"},
+           "first layers of resnet18 to resnext50_32x4d, mobilenet_v2 and efficientnet_b0. cifar: 3x3 of stride 1, no "
+           "pooling; imagenet: torchvision's; auto: cifar for residual networks on images under 96 pixels");
   t.text("model.pretrained", c.pretrained,
-         "safetensors file of weights to start from, with torchvision's names; a classifier for another number of "
-         "classes is left out");
+         "safetensors file of weights that the run's network starts from (a proxy never does), with torchvision's "
+         "names; a classifier for another number of classes is left out");
 }
 
 void add_training(Table& t, TrainingConfig& c) {

@@ -72,6 +72,61 @@ SAGE_INLINE void sum_row(Windows windows, std::int64_t vectors, float* result, s
   if (vectors == 1) sum_over_pixels<lanes, 1, outputs>(windows, result, result_step);
 }
 
+/// The output positions from which place `offset` of the window sees a pixel of the image: [first, last).
+struct Seen {
+  Seen(std::int64_t offset, std::int64_t stride, std::int64_t size, std::int64_t outputs)
+      : first(offset >= 0 ? 0 : (-offset + stride - 1) / stride),
+        last(offset >= size ? 0 : std::min(outputs, (size - 1 - offset) / stride + 1)) {}
+  std::int64_t first, last;
+};
+
+/// One input and one output channel a group (a depthwise convolution): vectors run over channels `begin` to `begin` +
+/// vectors * lanes - 1, of which `to` receives [channels, kernel, kernel].
+template <int lanes, int vectors>
+SAGE_INLINE void depthwise_channels(const ConvolutionShape& shape, std::int64_t begin, const float* input,
+                                    const float* output_gradient, float* to) {
+  using Vector = typename VectorOf<lanes>::Type;
+  const std::int64_t channels = shape.groups, window = shape.kernel * shape.kernel;
+  for (std::int64_t place = 0; place < window; ++place) {
+    const std::int64_t row = place / shape.kernel - shape.padding, column = place % shape.kernel - shape.padding;
+    const Seen rows(row, shape.stride, shape.height, shape.output_height);
+    const Seen columns(column, shape.stride, shape.width, shape.output_width);
+    Vector sums[vectors];
+    SAGE_UNROLL for (int j = 0; j < vectors; ++j) sums[j] = Vector{};
+    for (std::int64_t y = rows.first; y < rows.last; ++y) {
+      const std::int64_t from = (y * shape.stride + row) * shape.width + columns.first * shape.stride + column;
+      const float* values = input + from * channels + begin;
+      const float* gradient = output_gradient + (y * shape.output_width + columns.first) * channels + begin;
+      for (std::int64_t x = columns.first; x < columns.last; ++x) {
+        SAGE_UNROLL for (int j = 0; j < vectors; ++j) {
+          sums[j] += reinterpret_cast<const Vector*>(values + j * lanes)[0] *
+                     reinterpret_cast<const Vector*>(gradient + j * lanes)[0];
+        }
+        values += shape.stride * channels;
+        gradient += channels;
+      }
+    }
+    SAGE_UNROLL for (int j = 0; j < vectors; ++j) {
+      for (int lane = 0; lane < lanes; ++lane) to[(j * lanes + lane) * window + place] = sums[j][lane];
+    }
+  }
+}
+
+template <int lanes>
+SAGE_INLINE void depthwise_gradient(const ConvolutionShape& shape, std::int64_t begin, std::int64_t end,
+                                    const float* input, const float* output_gradient, float* to) {
+  const std::int64_t window = shape.kernel * shape.kernel;
+  for (; begin + 4 * lanes <= end; begin += 4 * lanes, to += 4 * lanes * window) {
+    depthwise_channels<lanes, 4>(shape, begin, input, output_gradient, to);
+  }
+  for (; begin + lanes <= end; begin += lanes, to += lanes * window) {
+    depthwise_channels<lanes, 1>(shape, begin, input, output_gradient, to);
+  }
+  for (; begin < end; ++begin, to += window) {
+    depthwise_channels<1, 1>(shape, begin, input, output_gradient, to);
+  }
+}
+
 constexpr int most_lanes = 16;
 constexpr int most_outputs = 8;
 
@@ -79,6 +134,9 @@ template <int lanes, int most>
 SAGE_INLINE void weight_gradient(const ConvolutionShape& shape, std::int64_t begin, std::int64_t end,
                                  const float* input, const float* output_gradient, float* weight_gradient,
                                  float* scratch) {
+  if (shape.inputs == 1 && shape.outputs == 1) {
+    return depthwise_gradient<lanes>(shape, begin, end, input, output_gradient, weight_gradient);
+  }
   const std::int64_t channels = shape.inputs, kernel = shape.kernel, window = kernel * kernel;
   const std::int64_t padded_width = shape.width + 2 * shape.padding;
   const std::int64_t padded_size = (shape.height + 2 * shape.padding) * padded_width * channels;

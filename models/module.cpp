@@ -9,19 +9,20 @@ namespace sage {
 namespace {
 
 std::string join(const std::string& prefix, const std::string& name) {
+  if (name.empty()) return prefix;
   return prefix.empty() ? name : prefix + "." + name;
 }
 
 }  // namespace
 
-void Module::check_name(const std::string& name) const {
+void Module::check_name(const std::string& name, bool may_be_empty) const {
   const auto taken = [&name](const auto& slots) {
     for (const auto& slot : slots) {
       if (slot.first == name) return true;
     }
     return false;
   };
-  if (name.empty() || name.find('.') != std::string::npos) {
+  if ((name.empty() && !may_be_empty) || name.find('.') != std::string::npos) {
     throw InternalError(fmt::format("'{}' cannot name a part of a module: names are not empty and hold no dot", name));
   }
   if (taken(parameters_) || taken(buffers_) || taken(children_)) {
@@ -30,7 +31,7 @@ void Module::check_name(const std::string& name) const {
 }
 
 at::Tensor& Module::register_parameter(std::string name, at::Tensor value) {
-  check_name(name);
+  check_name(name, /*may_be_empty=*/true);
   value.set_requires_grad(true);
   parameters_.emplace_back(std::move(name), std::make_unique<at::Tensor>(std::move(value)));
   return *parameters_.back().second;

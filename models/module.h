@@ -39,7 +39,8 @@ class Module {
 
  protected:
   /// Return the slot that holds the live tensor: the reference stays valid, and follows to(). A parameter becomes a
-  /// leaf that requires gradients. A name given twice within a module, or one with a dot, is an InternalError.
+  /// leaf that requires gradients. A name given twice within a module, or one with a dot, is an InternalError. A
+  /// parameter with an empty name bears the name of its module: `class_token`, not `class_token.weight`.
   at::Tensor& register_parameter(std::string name, at::Tensor value);
   at::Tensor& register_buffer(std::string name, at::Tensor value);
   template <class Child>
@@ -50,7 +51,7 @@ class Module {
   }
 
  private:
-  void check_name(const std::string& name) const;
+  void check_name(const std::string& name, bool may_be_empty = false) const;
   void collect(const std::string& prefix, std::vector<NamedTensor>* parameters,
                std::vector<NamedTensor>* buffers) const;
   void collect_modules(const std::string& prefix, std::vector<std::pair<std::string, Module*>>* modules);
@@ -58,6 +59,12 @@ class Module {
   std::vector<std::pair<std::string, std::unique_ptr<at::Tensor>>> buffers_;
   std::vector<std::pair<std::string, std::shared_ptr<Module>>> children_;
   bool training_ = true;
+};
+
+/// A module that makes one tensor of another.
+class Block : public Module {
+ public:
+  virtual at::Tensor forward(const at::Tensor& input) = 0;
 };
 
 }  // namespace sage

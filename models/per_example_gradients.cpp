@@ -179,10 +179,7 @@ PerExampleGradients::PerExampleGradients(Classifier& model, const std::vector<st
     throw ConfigError("selection.gradient.scope: is empty; give classifier, full, or patterns of parameter names");
   }
   const auto layers = named_layers(model);
-  const auto named_head =
-      std::find_if(layers.begin(), layers.end(), [&model](const auto& entry) { return entry.second == &model.head(); });
-  require(named_head != layers.end(), "the model's head is not one of its layers");
-  const std::string head_prefix = named_head->first + ".";
+  const std::string head_prefix = model.head_name() + ".";
 
   const std::vector<NamedTensor> parameters = model.named_parameters();
   std::vector<std::string> names;
@@ -212,7 +209,8 @@ PerExampleGradients::PerExampleGradients(Classifier& model, const std::vector<st
   };
   std::size_t placed = 0;
   for (const auto& [name, layer] : layers) {
-    const LayerScope entry{layer, offset_of(name + ".weight"), offset_of(name + ".bias")};
+    const LayerScope entry{layer, offset_of(layer->weight_name(name)),
+                           layer->has_bias() ? offset_of(layer->bias_name(name)) : -1};
     const std::size_t count = (entry.weight_offset >= 0 ? 1 : 0) + (entry.bias_offset >= 0 ? 1 : 0);
     placed += count;
     if (layer == &model.head()) {

@@ -17,14 +17,51 @@ namespace {
 
 constexpr std::int64_t largest_width = 8192;
 
-constexpr std::array<ModelEntry, 5> table{{
-    {"cnn", "", "three 3x3 convolutions with batch normalisation, 128 features", 4, true, make_cnn},
-    {"mlp", "", "two hidden layers of 256 units", 1, true, make_mlp},
-    {"resnet20", "", "ResNet-20 for CIFAR, 64 features", 4, false, make_resnet20},
-    {"resnet18", "", "ResNet-18 with a stem for small images, 512 features", 8, false, make_resnet18},
-    {"resnext29_32x4d", "resnext", "ResNeXt-29 with 32 groups of 4 channels, 1,024 features", 4, false,
+constexpr std::int64_t smallest_large_side = 96;  // from here on `auto` is torchvision's stem
+
+constexpr std::array<ModelEntry, 15> table{{
+    {"cnn", "", "three 3x3 convolutions with batch normalisation, 128 features", 4, true, AutoStem::none, make_cnn},
+    {"mlp", "", "two hidden layers of 256 units", 1, true, AutoStem::none, make_mlp},
+    {"resnet20", "", "ResNet-20 for CIFAR, 64 features", 4, false, AutoStem::none, make_resnet20},
+    {"resnet18", "", "ResNet-18, 512 features", 8, false, AutoStem::by_size, make_resnet18},
+    {"resnet34", "", "ResNet-34, 512 features", 8, false, AutoStem::by_size, make_resnet34},
+    {"resnet50", "", "ResNet-50, 2,048 features", 8, false, AutoStem::by_size, make_resnet50},
+    {"resnext50_32x4d", "", "ResNeXt-50 with 32 groups of 4 channels, 2,048 features", 8, false, AutoStem::by_size,
+     make_resnext50_32x4d},
+    {"resnext29_32x4d", "resnext", "ResNeXt-29 with 32 groups of 4 channels, 1,024 features", 4, false, AutoStem::none,
      make_resnext29_32x4d},
+    {"resnext29_2x64d", "", "ResNeXt-29 with 2 groups of 64 channels, 1,024 features", 4, false, AutoStem::none,
+     make_resnext29_2x64d},
+    {"resnext29_4x64d", "", "ResNeXt-29 with 4 groups of 64 channels, 2,048 features", 4, false, AutoStem::none,
+     make_resnext29_4x64d},
+    {"resnext29_8x64d", "", "ResNeXt-29 with 8 groups of 64 channels, 4,096 features", 4, false, AutoStem::none,
+     make_resnext29_8x64d},
+    {"mobilenet_v2", "", "MobileNetV2, 1,280 features", 4, false, AutoStem::imagenet, make_mobilenet_v2},
+    {"efficientnet_b0", "", "EfficientNet-B0, 1,280 features", 4, false, AutoStem::imagenet, make_efficientnet_b0},
+    {"vit_b_16", "", "ViT-B/16, 768 features", 16, false, AutoStem::none, make_vit_b_16},
+    {"vit_tiny", "", "a vision transformer of 12 blocks for images from 8x8 on, 192 features", 4, false, AutoStem::none,
+     make_vit_tiny},
 }};
+
+/// Throws ConfigError for a stem that the network does not have.
+Stem stem_of(const ModelEntry& entry, const std::string& name, const InputShape& shape) {
+  if (name == "auto") {
+    const bool is_large = std::min(shape.height, shape.width) >= smallest_large_side;
+    return entry.auto_stem == AutoStem::imagenet || is_large ? Stem::imagenet : Stem::cifar;
+  }
+  if (name != "cifar" && name != "imagenet") {
+    throw ConfigError(fmt::format("model.stem: '{}' is not auto, cifar or imagenet", name));
+  }
+  if (entry.auto_stem == AutoStem::none) {
+    std::vector<std::string_view> with_stems;
+    for (const ModelEntry& other : table) {
+      if (other.auto_stem != AutoStem::none) with_stems.push_back(other.name);
+    }
+    throw ConfigError(fmt::format("model.stem: {} has one stem; leave model.stem at auto, or choose one of {}",
+                                  entry.name, fmt::join(with_stems, ", ")));
+  }
+  return name == "cifar" ? Stem::cifar : Stem::imagenet;
+}
 
 }  // namespace
 
@@ -66,7 +103,7 @@ std::unique_ptr<Classifier> make_model(const ModelConfig& config, const InputSha
         fmt::format("model.width: {} has one fixed width; leave model.width at 0, or choose cnn or mlp", entry.name));
   }
   std::unique_ptr<Classifier> model =
-      entry.make(ModelArguments{shape, class_count, config.width, std::move(batch_norm)});
+      entry.make({shape, class_count, config.width, stem_of(entry, config.stem, shape), std::move(batch_norm)});
   initialize_parameters(*model, seed);
   return model;
 }

@@ -1,6 +1,7 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/relu.h>
 
+#include <array>
 #include <vector>
 
 #include "models/architectures.h"
@@ -16,7 +17,7 @@ enum class Shortcut {
 };
 
 /// Two 3x3 convolutions.
-class BasicBlock : public ResidualBlock {
+class BasicBlock : public Block {
  public:
   BasicBlock(std::int64_t inputs, std::int64_t outputs, std::int64_t stride, Shortcut shortcut, ConvolutionInit init,
              const BatchNormFunction& batch_norm)
@@ -29,7 +30,8 @@ class BasicBlock : public ResidualBlock {
     bn2_ = register_child("bn2", std::make_shared<BatchNorm2d>(outputs, batch_norm));
     const bool same_shape = stride == 1 && inputs == outputs;
     if (!same_shape && shortcut == Shortcut::projection) {
-      downsample_ = register_child("downsample", std::make_shared<Downsample>(inputs, outputs, stride, batch_norm));
+      downsample_ = register_child(
+          "downsample", make_convolution_norm(inputs, outputs, {.kernel = 1, .stride = stride}, batch_norm, nullptr));
     }
   }
 
@@ -50,30 +52,69 @@ class BasicBlock : public ResidualBlock {
   std::int64_t stride_, new_channels_;
   std::shared_ptr<Conv2d> conv1_, conv2_;
   std::shared_ptr<BatchNorm2d> bn1_, bn2_;
-  std::shared_ptr<Downsample> downsample_;
+  std::shared_ptr<Sequence> downsample_;
 };
 
-/// `channels` of the stem and the first stage; each further stage has twice as many.
-std::unique_ptr<Classifier> make_resnet(const ModelArguments& arguments, std::int64_t channels, int stage_count,
-                                        int blocks_per_stage, Shortcut shortcut, ConvolutionInit init) {
-  std::vector<std::int64_t> stages;
-  for (int s = 0; s < stage_count; ++s) stages.push_back(channels << s);
-  const ConvolutionOptions stem{.kernel = 3, .padding = 1, .init = init};
-  return std::make_unique<ResidualNetwork>(arguments, channels, stem, stages, blocks_per_stage,
-                                           [&](std::int64_t inputs, std::int64_t outputs, std::int64_t stride) {
-                                             return std::make_shared<BasicBlock>(inputs, outputs, stride, shortcut,
-                                                                                 init, arguments.batch_norm);
-                                           });
+/// Blocks in each of the stages of torchvision's networks, whose stages begin with 64 channels.
+using Depths = std::array<int, 4>;
+
+/// torchvision's stem, or for small images a 3x3 convolution of stride 1 without pooling. `expansion`: channels at the
+/// output of a block for each of its stage.
+std::unique_ptr<Classifier> make_torchvision_resnet(const ModelArguments& arguments, const Depths& depths,
+                                                    std::int64_t expansion, const MakeBlock& make_block) {
+  const bool is_large = arguments.stem == Stem::imagenet;
+  const ConvolutionOptions stem = is_large ? ConvolutionOptions{.kernel = 7, .stride = 2, .padding = 3}
+                                           : ConvolutionOptions{.kernel = 3, .padding = 1};
+  std::vector<Stage> stages;
+  for (const int depth : depths) stages.push_back({(std::int64_t{64} << stages.size()) * expansion, depth});
+  return std::make_unique<ResidualNetwork>(arguments, 64, stem, is_large, stages, make_block);
+}
+
+std::unique_ptr<Classifier> make_basic_resnet(const ModelArguments& arguments, const Depths& depths) {
+  return make_torchvision_resnet(
+      arguments, depths, 1, [&](std::int64_t inputs, std::int64_t outputs, std::int64_t stride) {
+        return std::make_shared<BasicBlock>(inputs, outputs, stride, Shortcut::projection,
+                                            ConvolutionInit::kaiming_fan_out, arguments.batch_norm);
+      });
+}
+
+/// Stage s has 64 2^s channels, times 4 at a block's output, and `groups` groups of `group_width` 2^s channels inside.
+std::unique_ptr<Classifier> make_bottleneck_resnet(const ModelArguments& arguments, const Depths& depths,
+                                                   std::int64_t groups, std::int64_t group_width) {
+  constexpr std::int64_t expansion = 4;
+  return make_torchvision_resnet(arguments, depths, expansion,
+                                 [&](std::int64_t inputs, std::int64_t outputs, std::int64_t stride) {
+                                   const std::int64_t inner = outputs / expansion * group_width / 64 * groups;
+                                   return make_bottleneck(inputs, inner, outputs, stride, groups, arguments.batch_norm);
+                                 });
 }
 
 }  // namespace
 
 std::unique_ptr<Classifier> make_resnet20(const ModelArguments& arguments) {
-  return make_resnet(arguments, 16, 3, 3, Shortcut::padding, ConvolutionInit::kaiming_fan_in);
+  constexpr auto init = ConvolutionInit::kaiming_fan_in;
+  return std::make_unique<ResidualNetwork>(
+      arguments, 16, ConvolutionOptions{.kernel = 3, .padding = 1, .init = init}, /*max_pool=*/false,
+      std::vector<Stage>{{16, 3}, {32, 3}, {64, 3}},
+      [&](std::int64_t inputs, std::int64_t outputs, std::int64_t stride) {
+        return std::make_shared<BasicBlock>(inputs, outputs, stride, Shortcut::padding, init, arguments.batch_norm);
+      });
 }
 
 std::unique_ptr<Classifier> make_resnet18(const ModelArguments& arguments) {
-  return make_resnet(arguments, 64, 4, 2, Shortcut::projection, ConvolutionInit::kaiming_fan_out);
+  return make_basic_resnet(arguments, {2, 2, 2, 2});
+}
+
+std::unique_ptr<Classifier> make_resnet34(const ModelArguments& arguments) {
+  return make_basic_resnet(arguments, {3, 4, 6, 3});
+}
+
+std::unique_ptr<Classifier> make_resnet50(const ModelArguments& arguments) {
+  return make_bottleneck_resnet(arguments, {3, 4, 6, 3}, 1, 64);
+}
+
+std::unique_ptr<Classifier> make_resnext50_32x4d(const ModelArguments& arguments) {
+  return make_bottleneck_resnet(arguments, {3, 4, 6, 3}, 32, 4);
 }
 
 }  // namespace sage

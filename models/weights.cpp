@@ -1,6 +1,7 @@
 #include "models/weights.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -11,6 +12,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "core/safetensors.h"
 
 namespace sage {
 namespace {
@@ -50,7 +52,7 @@ std::vector<NamedTensor> copy_state(const Module& model) {
   return state;
 }
 
-void load_state(Module& model, std::span<const NamedTensor> state) {
+void load_state(Module& model, std::span<const NamedTensor> state, const std::string& what, const std::string& advice) {
   std::map<std::string_view, const at::Tensor*> given;
   std::vector<std::string> missing, unexpected, wrong;
   for (const NamedTensor& entry : state) {
@@ -73,14 +75,54 @@ void load_state(Module& model, std::span<const NamedTensor> state) {
   }
   for (const auto& [name, tensor] : given) unexpected.emplace_back(name);
   if (!missing.empty() || !unexpected.empty() || !wrong.empty()) {
-    throw CheckpointError("the weights are not those of this model" + list("missing", missing) +
-                          list("unexpected", unexpected) + list("of a wrong shape", wrong) +
-                          "; give the model.name, model.width and data set with which they were trained");
+    throw CheckpointError(what + " are not those of this model" + list("missing", missing) +
+                          list("unexpected", unexpected) + list("of a wrong shape", wrong) + "; " + advice);
   }
   const at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < live.size(); ++i) live[i].tensor.copy_(*sources[i]);
 }
 
 void copy_parameters(const Module& from, Module& to) { load_state(to, live_state(from)); }
+
+std::vector<std::string> load_pretrained(Classifier& model, const std::filesystem::path& file) {
+  TensorFile content;
+  try {
+    content = read_safetensors(file, Checksums::if_present);
+  } catch (const CheckpointError& error) {
+    throw CheckpointError(fmt::format("model.pretrained: {}", error.what()));
+  }
+  std::vector<NamedTensor> state;
+  std::map<std::string, std::size_t> places;
+  for (NamedTensor& entry : content.tensors) {
+    if (entry.name.starts_with("training/")) continue;  // of a checkpoint: what is not the model's
+    places.emplace(entry.name, state.size());
+    state.push_back(std::move(entry));
+  }
+  const auto find = [&](const std::string& name) {
+    const auto found = places.find(name);
+    return found == places.end() ? nullptr : &state[found->second];
+  };
+  Linear& head = model.head();
+  NamedTensor* weight = find(head.weight_name(model.head_name()));
+  NamedTensor* bias = find(head.bias_name(model.head_name()));
+  std::vector<std::string> left_out;
+  if (weight != nullptr && bias != nullptr && weight->tensor.dim() == 2 &&
+      weight->tensor.size(0) != model.class_count() && weight->tensor.size(1) == model.feature_count() &&
+      bias->tensor.sizes() == weight->tensor.sizes().slice(0, 1)) {
+    for (auto& [entry, own] : {std::pair(weight, &head.weight()), std::pair(bias, &head.bias())}) {
+      left_out.push_back(fmt::format("{} ({} instead of {})", entry->name, describe(entry->tensor), describe(*own)));
+      entry->tensor = own->detach().clone();
+    }
+  }
+  for (const NamedTensor& buffer : model.named_buffers()) {
+    if (buffer.name.ends_with(".num_batches_tracked") && find(buffer.name) == nullptr) {
+      state.push_back({buffer.name, at::zeros_like(buffer.tensor)});
+    }
+  }
+  load_state(model, state, fmt::format("model.pretrained: {}: the weights", file.string()),
+             "choose the model.name and model.stem that the weights are of, and images of the size and channels that "
+             "they were trained on");
+  return left_out;
+}
 
 }  // namespace sage

@@ -288,6 +288,7 @@ void check_same_course(const TrainingState& state, const fs::path& path, const C
   };
   compare("seed", there.seed, config.seed);
   compare("the global batch size", state.global_batch, global_batch);
+  compare("model.stem", there.model.stem, config.model.stem);  // not always in the shapes of weights
   compare("data.labels", there.data.labels, config.data.labels);
   compare("data.validation_fraction", there.data.validation_fraction, config.data.validation_fraction);
   compare("data.corrupt_labels", there.data.corrupt_labels, config.data.corrupt_labels);

@@ -148,6 +148,9 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
   warn_of_fallbacks(config, job.device);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);
   const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);
+  if (!resume && !config.model.pretrained.empty()) {  // what does not fit is refused before anything is written
+    job.communicator->all_or_none([&] { load_pretrained(*network, config.model.pretrained); });
+  }
   const Plan plan = make_plan(*experiment, *network, runtime.rank(), runtime.size());
   if (selects_at_all(config.selection) && plan.selection_epochs.empty()) {
     log::warning(
@@ -193,7 +196,9 @@ int select_command_main(Runtime& runtime, const ConfigSource& source, const Sele
   expect_one_configuration(job, config);
   warn_of_fallbacks(config, job.device);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);
-  const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);
+  const auto network = options.checkpoint.empty()
+                           ? make_starting_network(*experiment, config.seed, *job.communicator, *job.statistics)
+                           : make_network(*experiment, config.model.name, config.seed, *job.statistics);
   make_plan(*experiment, *network, runtime.rank(),
             runtime.size());  // refuses what cannot be done before a folder is made
   std::int64_t epoch = 0;
@@ -207,8 +212,10 @@ int select_command_main(Runtime& runtime, const ConfigSource& source, const Sele
       epoch = state.position.epoch;
       for (const auto& note : notes) log::info("{}", note);
     });
-  } else if (config.selection.scorer == "current") {
-    log::warning("neither --checkpoint nor selection.scorer=proxy is given: a network with fresh weights scores");
+  } else if (config.selection.scorer == "current" && config.model.pretrained.empty()) {
+    log::warning(
+        "neither --checkpoint, model.pretrained nor selection.scorer=proxy is given: a network with fresh weights "
+        "scores");
   }
   auto folder = open_run_folder(job, config, *experiment, options.overwrite ? OpenMode::overwrite : OpenMode::fresh,
                                 job.info(options.command_line));

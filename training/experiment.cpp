@@ -2,18 +2,21 @@
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/random.h"
 #include "data/corruption.h"
 #include "data/registry.h"
 #include "distributed/node_memory.h"
 #include "distributed/sync_batch_norm.h"
 #include "models/registry.h"
+#include "models/weights.h"
 
 namespace sage {
 namespace {
@@ -147,6 +150,19 @@ std::shared_ptr<Classifier> make_network(const Experiment& experiment, const std
       make_model(model, {dataset.channels(), dataset.height(), dataset.width()}, dataset.class_count, seed, batch_norm);
   network->to(experiment.device, at::kFloat,
               experiment.config.training.channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
+  return network;
+}
+
+std::shared_ptr<Classifier> make_starting_network(const Experiment& experiment, std::uint64_t seed, Communicator& all,
+                                                  Communicator& statistics) {
+  const ModelConfig& config = experiment.config.model;
+  auto network = make_network(experiment, config.name, seed, statistics);
+  if (config.pretrained.empty()) return network;
+  all.all_or_none([&] {
+    const auto left_out = load_pretrained(*network, config.pretrained);
+    log::info("{} starts from {}{}", config.name, config.pretrained,
+              left_out.empty() ? "" : fmt::format("; its classifier stays fresh: {}", fmt::join(left_out, ", ")));
+  });
   return network;
 }
 

@@ -40,6 +40,12 @@ std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device 
 std::shared_ptr<Classifier> make_network(const Experiment& experiment, const std::string& name, std::uint64_t seed,
                                          Communicator& statistics);
 
+/// The network that the run trains or scores with: make_network() of model.name and `seed`, with the weights of
+/// model.pretrained where the configuration names a file. What of it was left out is logged. ALL ranks, which `all`
+/// connects: each reads the file, and if it fails on any rank, all throw CheckpointError.
+std::shared_ptr<Classifier> make_starting_network(const Experiment& experiment, std::uint64_t seed, Communicator& all,
+                                                  Communicator& statistics);
+
 /// The seed of a network that is none of the run's own (`purpose`: "proxy"), derived from the run's.
 std::uint64_t derived_seed(std::uint64_t seed, const char* purpose);
 

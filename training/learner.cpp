@@ -39,6 +39,11 @@ at::Tensor flattened(const std::vector<at::Tensor>& tensors) {
   return at::cat(flat);
 }
 
+/// A part of a tensor that may be undefined.
+at::Tensor rows_of(const at::Tensor& whole, const Range& range) {
+  return whole.defined() ? whole.narrow(0, range.begin, range.size()) : whole;
+}
+
 /// Watches a forward pass for the first layer that makes something that is not finite.
 class NonFiniteObserver : public LayerObserver {
  public:
@@ -100,6 +105,7 @@ Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> netwo
       data_parallel_(std::make_unique<DataParallel>(network_->parameters(), buffers_of(*network_, false), communicator,
                                                     config_.bucket_mib << 20)),
       buffers_(buffers_of(*network_, true)),
+      seed_(experiment.config.seed),
       scaler_(precision_ == Precision::fp16, config_.loss_scale, device_),
       totals_(at::zeros({3}, at::TensorOptions(at::kDouble).device(device_))),
       last_(at::zeros({3}, at::TensorOptions(at::kDouble).device(device_))) {
@@ -111,6 +117,7 @@ Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> netwo
 Learner::~Learner() = default;
 
 void Learner::step(const Batch& batch, double learning_rate, const std::string& where) {
+  noise_ = noise_of(batch.ids, steps_);
   if (graph_) {
     const auto scope = timer_.measure("graph");
     graph_->run(batch.images, batch.labels, batch.global_count, learning_rate,
@@ -121,12 +128,25 @@ void Learner::step(const Batch& batch, double learning_rate, const std::string& 
     run_step(batch.images, batch.labels, batch.global_count, learning_rate);
   }
   trace::count_step();
+  ++steps_;
   note_outcome(batch, where);
 }
 
-at::Tensor Learner::logits_of(const at::Tensor& images) {
+at::Tensor Learner::noise_of(std::span<const std::int64_t> ids, std::int64_t step) {
+  const std::int64_t count = static_cast<std::int64_t>(ids.size()), width = network_->noise_width();
+  if (width == 0) return {};
+  const at::Tensor drawn = at::empty({count, width}, at::TensorOptions(at::kFloat).pinned_memory(device_.is_cuda()));
+  network_->write_noise(seed_, step, ids, drawn);
+  if (device_.is_cpu()) return drawn;
+  if (!noise_room_.defined() || noise_room_.size(0) < count) {
+    noise_room_ = at::empty({count, width}, at::TensorOptions(at::kFloat).device(device_));
+  }
+  return noise_room_.narrow(0, 0, count).copy_(drawn, /*non_blocking=*/true);
+}
+
+at::Tensor Learner::logits_of(const at::Tensor& images, const at::Tensor& noise) {
   const Autocast autocast(precision_, device_);
-  const at::Tensor logits = network_->forward(images);
+  const at::Tensor logits = network_->forward(images, noise);
   return at::isReducedFloatingType(logits.scalar_type()) ? logits.to(at::kFloat) : logits;
 }
 
@@ -150,7 +170,7 @@ void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::
     {
       const auto scope = timer_.measure("forward");
       const at::Tensor target = labels.narrow(0, range.begin, range.size());
-      const at::Tensor logits = logits_of(images.narrow(0, range.begin, range.size()));
+      const at::Tensor logits = logits_of(images.narrow(0, range.begin, range.size()), rows_of(noise_, range));
       loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
       const at::NoGradGuard no_gradients;
       last_.narrow(0, 0, 2).add_(
@@ -215,6 +235,7 @@ void Learner::look_at_oldest() {
 }
 
 void Learner::look_at(bool skipped, float scale, const Batch& batch, const std::string& where) {
+  ++looked_at_;
   if (!skipped) {
     skipped_in_a_row_ = 0;
     return;
@@ -243,12 +264,13 @@ Learner::Finding Learner::find_first_bad(const Batch& batch) {
   // The pass is one of training: it would leave what is not finite in the running statistics.
   std::vector<at::Tensor> saved_buffers;
   for (const auto& buffer : network_->named_buffers()) saved_buffers.push_back(buffer.tensor.clone());
+  const at::Tensor noise = noise_of(batch.ids, looked_at_ - 1);
   const auto parts = static_cast<int>(config_.accumulate);
   for (int part = 0; part < parts; ++part) {
     NonFiniteObserver observer;
     for (const auto& [name, layer] : layers) layer->set_observer(&observer);
     const Range range = balanced_range(batch.images.size(0), part, parts);
-    const at::Tensor logits = logits_of(batch.images.narrow(0, range.begin, range.size()));
+    const at::Tensor logits = logits_of(batch.images.narrow(0, range.begin, range.size()), rows_of(noise, range));
     for (const auto& [name, layer] : layers) layer->set_observer(nullptr);
     at::Tensor bad_rows = observer.bad_rows_;
     std::int64_t position = observer.found_at_;
@@ -325,6 +347,7 @@ void Learner::stop(const Batch& batch, const std::string& where) {
   }
   const auto in_a_row = std::exchange(skipped_in_a_row_, 0);  // whoever goes on from here counts anew
   pending_.clear();
+  looked_at_ = steps_;
   // The same on all ranks, so that each can still do what all do together, and one prints it.
   throw TrainingError(fmt::format(
       "{}: the loss or a gradient is not finite{}: {}. Look at these examples, or lower training.lr{}", where,
@@ -355,6 +378,7 @@ std::vector<NamedTensor> Learner::state() const {
                                  {"skipped.total", at::full({1}, skipped_, at::kLong)},
                                  {"skipped.in_a_row", at::full({1}, skipped_in_a_row_, at::kLong)}};
   for (const auto& [name, tensor] : scaler_.state()) state.push_back({name, tensor.cpu().clone()});
+  if (network_->noise_width() > 0) state.push_back({"steps", at::full({1}, steps_, at::kLong)});
   return state;
 }
 
@@ -366,6 +390,7 @@ void Learner::load_state(std::span<const NamedTensor> state) {
   skipped_in_a_row_ = mine[2].tensor.item<std::int64_t>();
   const auto scaler = scaler_.state();
   for (std::size_t i = 0; i < scaler.size(); ++i) scaler[i].tensor.copy_(mine[3 + i].tensor);
+  if (network_->noise_width() > 0) steps_ = looked_at_ = mine.back().tensor.item<std::int64_t>();
 }
 
 }  // namespace sage

@@ -60,9 +60,9 @@ class Learner {
 
   /// What goes on beside weights, buffers and optimizer, so that a resumed run is bit-equal; call settle() first.
   /// Copies on the CPU: "totals" (float64 [3], of THIS RANK: the one entry that differs between ranks),
-  /// "skipped.total", "skipped.in_a_row" (int64 [1]), and in fp16 "scaler.scale" (float32 [1]) and "scaler.growth"
-  /// (int32 [1]). On another number of ranks the ranks' totals may be added up and given to one of them, zeros to the
-  /// others.
+  /// "skipped.total", "skipped.in_a_row" (int64 [1]), for a network that draws noise "steps" (int64 [1]), and in fp16
+  /// "scaler.scale" (float32 [1]) and "scaler.growth" (int32 [1]). On another number of ranks the ranks' totals may be
+  /// added up and given to one of them, zeros to the others.
   std::vector<NamedTensor> state() const;
   /// Throws CheckpointError, changing nothing, where a name is missing or unknown or a shape or type differs.
   void load_state(std::span<const NamedTensor> state);
@@ -73,7 +73,10 @@ class Learner {
 
   void run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
                 const LearningRate& rate);
-  at::Tensor logits_of(const at::Tensor& images);
+  at::Tensor logits_of(const at::Tensor& images, const at::Tensor& noise);
+  /// What the network's dropout and stochastic depth multiply with in step `step` for the examples `ids`, float32
+  /// [ids, noise_width()] on the device; undefined for a network without them.
+  at::Tensor noise_of(std::span<const std::int64_t> ids, std::int64_t step);
   void update(const LearningRate& rate, const at::Tensor& saved_buffers);
   void note_outcome(const Batch& batch, const std::string& where);
   void look_at_oldest();
@@ -92,6 +95,11 @@ class Learner {
   std::unique_ptr<DataParallel> data_parallel_;
   std::unique_ptr<StepGraph> graph_;  // null: every step is launched anew
   std::vector<at::Tensor> buffers_;   // the floating-point ones
+  std::uint64_t seed_;
+  // Taken so far and looked at so far, skipped ones included: what the noise of a step goes by.
+  std::int64_t steps_ = 0, looked_at_ = 0;
+  at::Tensor noise_;       // of the step that is taken
+  at::Tensor noise_room_;  // on a GPU: always in the same place, which a recorded step reads
 
   LossScaler scaler_;
   // On the device, so that no step waits for it. float64 [3], of this rank: summed loss, right predictions, examples;

@@ -42,7 +42,7 @@ Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std:
       selection_(experiment, job, &interruptions_),
       subset_(experiment.candidates) {
   const bool resumes = resume_from.has_value();
-  start_learner(config_.seed);
+  start_learner(config_.seed, /*restored_next=*/resumes);
   if (resumes) restore(std::move(*resume_from));
   job_.communicator->all_or_none([&] {
     if (folder_ == nullptr) return;
@@ -61,11 +61,11 @@ Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std:
 
 Trainer::~Trainer() = default;
 
-void Trainer::start_learner(std::uint64_t seed) {
+void Trainer::start_learner(std::uint64_t seed, bool restored_next) {
   learner_.reset();  // its reduction ends before the next one starts
-  learner_ =
-      std::make_unique<Learner>(experiment_, make_network(experiment_, config_.model.name, seed, *job_.statistics),
-                                *job_.communicator, job_.timer);
+  auto network = restored_next ? make_network(experiment_, config_.model.name, seed, *job_.statistics)
+                               : make_starting_network(experiment_, seed, *job_.communicator, *job_.statistics);
+  learner_ = std::make_unique<Learner>(experiment_, std::move(network), *job_.communicator, job_.timer);
 }
 
 int Trainer::run() {

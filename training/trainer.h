@@ -33,7 +33,8 @@ class Trainer {
  private:
   void run_epochs();
   void select();
-  void start_learner(std::uint64_t seed);
+  /// `restored_next`: a checkpoint's weights follow, so that those of model.pretrained need not be there any more.
+  void start_learner(std::uint64_t seed, bool restored_next = false);
   void train();
   void evaluate_and_record();
   Evaluation evaluate_on(const ImageStore& images, std::span<const std::int64_t> labels,

@@ -32,6 +32,10 @@ TEST(ExampleKernels, WeightGradientIsTheSumOverPixels) {
                                          {4, 4, 8, 6, 6, 3, 1, 1},
                                          {2, 9, 3, 11, 10, 5, 3, 2},
                                          {1, 1, 1, 1, 1, 1, 1, 0},
+                                         {1, 1, 37, 9, 7, 3, 1, 1},  // depthwise
+                                         {1, 1, 133, 8, 9, 5, 2, 2},
+                                         {1, 1, 16, 1, 2, 5, 2, 2},
+                                         {1, 1, 70, 6, 6, 3, 3, 0},
                                          {37, 8, 1, 4, 4, 3, 2, 1}}) {
     SCOPED_TRACE(testing::Message() << c.inputs << " to " << c.outputs << ", " << c.groups << " groups, window "
                                     << c.kernel << ", stride " << c.stride);

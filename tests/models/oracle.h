@@ -36,7 +36,8 @@ inline at::Tensor random_labels(std::int64_t count, std::int64_t classes) {
   return result;
 }
 
-/// Moves running statistics, affine parameters and biases away from 0 and 1, where mistakes would not show.
+/// Moves running statistics, affine parameters, biases and weights that are all alike away from 0 and 1, where mistakes
+/// would not show.
 inline void disturb(Module& model) {
   const at::NoGradGuard no_grad;
   for (const NamedTensor& buffer : model.named_buffers()) {
@@ -47,7 +48,8 @@ inline void disturb(Module& model) {
     }
   }
   for (const NamedTensor& parameter : model.named_parameters()) {
-    if (parameter.tensor.dim() == 1)
+    const bool is_constant = parameter.tensor.min().item<double>() == parameter.tensor.max().item<double>();
+    if (parameter.tensor.dim() == 1 || is_constant)
       parameter.tensor.add_(random_tensor(parameter.tensor.sizes(), parameter.name, 0.1));
   }
 }

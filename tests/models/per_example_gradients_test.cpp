@@ -11,12 +11,14 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <ostream>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "models/attention.h"
 #include "models/oracle.h"
 #include "models/registry.h"
 
@@ -156,9 +158,56 @@ INSTANTIATE_TEST_SUITE_P(
         LayerCase{"dilated", convolution(6, {.padding = 2, .dilation = 2, .bias = true})},
         LayerCase{"grouped", convolution(12, {.padding = 1, .groups = 4, .bias = true})},
         LayerCase{"depthwise", convolution(8, {.padding = 1, .groups = 8})},
+        LayerCase{"depthwise_wide", convolution(8, {.kernel = 5, .padding = 2, .groups = 8, .bias = true})},
+        LayerCase{"depthwise_strided", convolution(8, {.kernel = 5, .stride = 2, .padding = 1, .groups = 8})},
+        LayerCase{"depthwise_dilated", convolution(8, {.padding = 2, .dilation = 2, .groups = 8})},
+        LayerCase{"depthwise_multiplied", convolution(16, {.padding = 1, .groups = 8})},
         LayerCase{"all", convolution(12, {.stride = 3, .padding = 2, .dilation = 2, .groups = 2, .bias = true})},
         LayerCase{"batch_norm", [](std::int64_t channels) { return std::make_shared<BatchNorm2d>(channels); }}),
     [](const auto& information) { return information.param.name; });
+
+/// A stem whose pixels are tokens, the layers of a transformer under test, and the head on the first token.
+class Tokens : public Classifier {
+ public:
+  Tokens() : Classifier({2, 5, 4}, 4) {
+    stem_ = register_child("stem", std::make_shared<Conv2d>(2, 12, ConvolutionOptions{.bias = true}));
+    token_ = register_child("class_token", std::make_shared<ClassToken>(12));
+    position_ = register_child("pos_embedding", std::make_shared<PositionEmbedding>(7, 12));
+    norm_ = register_child("norm", std::make_shared<LayerNorm>(12));
+    attention_ = register_child("self_attention", std::make_shared<MultiheadAttention>(12, 3));
+    inner_ = register_child("inner", std::make_shared<Linear>(12, 9, LinearOptions{.bias = false}));
+    outer_ = register_child("outer", std::make_shared<Linear>(9, 12));
+    last_norm_ = register_child("last_norm", std::make_shared<LayerNorm>(12));
+    add_head(12, {.name = "heads.head"});
+    initialize_parameters(*this, 3);
+    testing::disturb(*this);
+  }
+
+ protected:
+  at::Tensor compute_features(const at::Tensor& images) override {
+    const at::Tensor pixels = stem_->forward(images).flatten(2).transpose(1, 2);
+    const at::Tensor x = position_->forward(token_->forward(pixels));
+    const at::Tensor y = x + attention_->attend(norm_->forward(x));
+    return last_norm_->forward((y + outer_->forward(at::relu(inner_->forward(y)))).select(1, 0));
+  }
+
+ private:
+  std::shared_ptr<Conv2d> stem_;
+  std::shared_ptr<ClassToken> token_;
+  std::shared_ptr<PositionEmbedding> position_;
+  std::shared_ptr<LayerNorm> norm_, last_norm_;
+  std::shared_ptr<MultiheadAttention> attention_;
+  std::shared_ptr<Linear> inner_, outer_;
+};
+
+TEST(TransformerLayers, EqualOneBackwardPassPerExample) {
+  Tokens model;
+  check_against_oracle(model, {"full"}, 5, 2, 0.0);
+  check_against_oracle(model, {"class_token", "pos_embedding"}, 5, 3, 0.1);
+  check_against_oracle(model, {"self_attention.*"}, 3, 3, 0.0);
+  check_against_oracle(model, {"self_attention.in_proj_bias", "norm.weight", "outer.bias"}, 3, 2, 0.0);
+  check_against_oracle(model, {"classifier"}, 3, 2, 0.0);
+}
 
 class ModelOracle : public ::testing::TestWithParam<std::string> {};
 
@@ -175,8 +224,38 @@ TEST_P(ModelOracle, ClassifierScopeEqualsOneBackwardPassPerExample) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ModelOracle,
-                         ::testing::Values("cnn", "mlp", "resnet20", "resnet18", "resnext29_32x4d"),
+                         ::testing::Values("cnn", "mlp", "resnet20", "resnet18", "resnext29_32x4d", "mobilenet_v2",
+                                           "efficientnet_b0", "vit_tiny"),
                          [](const auto& information) { return information.param; });
+
+TEST(PerExampleGradients, PartsOfTheLargestNetworksWork) {
+  const auto resnet = make_model(ModelConfig{.name = "resnet50", .stem = "imagenet"}, {3, 32, 32}, 10, 7);
+  testing::disturb(*resnet);
+  check_against_oracle(*resnet, {"conv1.weight", "layer4.2.bn3.*", "layer3.0.downsample.*", "fc.bias"}, 2, 2, 0.0);
+  const auto transformer = make_model(ModelConfig{.name = "vit_b_16"}, {3, 16, 16}, 10, 7);
+  testing::disturb(*transformer);
+  check_against_oracle(*transformer,
+                       {"class_token", "encoder.pos_embedding", "encoder.layers.encoder_layer_11.*_proj*"}, 2, 2, 0.0);
+}
+
+TEST(PerExampleGradients, TheClassifierIsTheLastLayerWhateverItsName) {
+  const std::map<std::string, std::string> heads = {{"resnet20", "fc"},
+                                                    {"mobilenet_v2", "classifier.1"},
+                                                    {"efficientnet_b0", "classifier.1"},
+                                                    {"vit_tiny", "heads.head"}};
+  for (const auto& [name, head] : heads) {
+    const auto model = make_model(ModelConfig{.name = name}, {3, 8, 8}, 10, 7);
+    EXPECT_EQ(model->head_name(), head);
+    const PerExampleGradients engine(*model, {"classifier"}, 0.0, 2);
+    ASSERT_EQ(engine.slices().size(), 2U) << name;
+    EXPECT_EQ(engine.slices()[0].name, head + ".weight");
+    EXPECT_EQ(engine.slices()[1].name, head + ".bias");
+    EXPECT_EQ(engine.dimension(), (model->feature_count() + 1) * 10);
+    EXPECT_TRUE(engine.is_forward_only());
+    EXPECT_EQ(model->named_parameters().back().name, head + ".bias");
+    EXPECT_EQ(PerExampleGradients(*model, {"full"}, 0.0, 2).dimension(), parameter_count(*model));
+  }
+}
 
 std::unique_ptr<Classifier> make_cnn_for_digits() {
   auto model = make_model(ModelConfig{.name = "cnn", .width = 8, .pretrained = ""}, {1, 8, 8}, 10, 7);

@@ -6,8 +6,10 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/safetensors.h"
 #include "models/oracle.h"
 #include "models/registry.h"
+#include "support/temporary_folder.h"
 
 namespace sage {
 namespace {
@@ -79,6 +81,87 @@ TEST(Weights, NameWhatDoesNotFitAndChangeNothing) {
   EXPECT_NE(message_of_loading(*model, state).find("of integers"), std::string::npos);
 
   EXPECT_TRUE(at::equal(model->parameters()[0], before));
+}
+
+class Pretrained : public testing::TemporaryFolder {
+ protected:
+  void SetUp() override {
+    TemporaryFolder::SetUp();
+    file_ = folder_ / "weights.safetensors";
+  }
+  void write(const std::vector<NamedTensor>& state) { write_safetensors(file_, state); }
+  std::string message_of_loading(Classifier& model) {
+    return testing::message_of<CheckpointError>([&] { load_pretrained(model, file_); });
+  }
+  std::filesystem::path file_;
+};
+
+TEST_F(Pretrained, AHeadForOtherClassesStaysFreshWhateverItsName) {
+  for (const char* name : {"resnet20", "mobilenet_v2", "vit_tiny"}) {
+    SCOPED_TRACE(name);
+    const auto from = make(name, 1, 10), to = make(name, 2, 4), like = make(name, 2, 4);
+    testing::disturb(*from);
+    write(copy_state(*from));
+    const std::vector<std::string> left_out = load_pretrained(*to, file_);
+    const std::string head = to->head_name(), features = std::to_string(to->feature_count());
+    EXPECT_EQ(left_out,
+              (std::vector<std::string>{head + ".weight ([10, " + features + "] instead of [4, " + features + "])",
+                                        head + ".bias ([10] instead of [4])"}));
+    const auto before = copy_state(*like), source = copy_state(*from), after = copy_state(*to);
+    for (std::size_t i = 0; i < after.size(); ++i) {
+      const bool is_fresh = after[i].name.starts_with(head + ".");
+      EXPECT_TRUE(at::equal(after[i].tensor, (is_fresh ? before : source)[i].tensor)) << after[i].name;
+    }
+    // With as many classes nothing is left out.
+    const auto same = make(name, 3, 10);
+    EXPECT_TRUE(load_pretrained(*same, file_).empty());
+    EXPECT_TRUE(at::equal(same->head().weight(), from->head().weight()));
+  }
+}
+
+TEST_F(Pretrained, CountsOfBatchesMayBeMissing) {
+  const auto from = make("cnn", 1), to = make("cnn", 2);
+  std::vector<NamedTensor> state;
+  for (const NamedTensor& entry : copy_state(*from)) {
+    if (!entry.name.ends_with("num_batches_tracked")) state.push_back(entry);
+  }
+  state.push_back({"training/optimizer/step", at::ones({1})});  // as in a checkpoint
+  write(state);
+  EXPECT_TRUE(load_pretrained(*to, file_).empty());
+  EXPECT_TRUE(at::equal(to->parameters()[0], from->parameters()[0]));
+}
+
+TEST_F(Pretrained, NamesTheFileAndWhatDoesNotFitAndChangesNothing) {
+  const auto model = make_model(ModelConfig{.name = "resnet18"}, {3, 8, 8}, 10, 1);
+  const at::Tensor before = model->parameters()[0].detach().clone();
+  const auto large = make_model(ModelConfig{.name = "resnet18", .stem = "imagenet"}, {3, 8, 8}, 1000, 1);
+  write(copy_state(*large));
+  std::string message = message_of_loading(*model);
+  EXPECT_NE(message.find(file_.string()), std::string::npos) << message;
+  EXPECT_NE(message.find("1 of a wrong shape: conv1.weight ([64, 3, 7, 7] instead of [64, 3, 3, 3])"),
+            std::string::npos)
+      << message;
+  EXPECT_NE(message.find("model.stem"), std::string::npos) << message;
+
+  std::vector<NamedTensor> state = copy_state(*model);
+  state[3].name = "layer9.weight";
+  write(state);
+  message = message_of_loading(*model);
+  EXPECT_NE(message.find("1 missing: layer1.0.conv1.weight"), std::string::npos) << message;
+  EXPECT_NE(message.find("1 unexpected: layer9.weight"), std::string::npos) << message;
+
+  // A head of other features is no head for other classes.
+  state = copy_state(*model);
+  for (NamedTensor& entry : state) {
+    if (entry.name == "fc.weight") entry.tensor = at::zeros({1000, 5});
+  }
+  write(state);
+  message = message_of_loading(*model);
+  EXPECT_NE(message.find("fc.weight ([1000, 5] instead of [10, 512])"), std::string::npos) << message;
+  EXPECT_TRUE(at::equal(model->parameters()[0], before));
+
+  std::ofstream(file_) << "no weights";
+  EXPECT_NE(message_of_loading(*model).find(file_.string()), std::string::npos);
 }
 
 }  // namespace

@@ -41,11 +41,12 @@ std::vector<NamedTensor> train(const Experiment& experiment, const std::string& 
   return copy_state(*network);
 }
 
-double relative_difference(const std::vector<NamedTensor>& a, const std::vector<NamedTensor>& b) {
+/// The largest of the tensors' ||a - b|| / ||b||, the latter taken as at least `floor`.
+double relative_difference(const std::vector<NamedTensor>& a, const std::vector<NamedTensor>& b, double floor = 1e-12) {
   double worst = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     const auto x = a[i].tensor.to(at::kDouble), y = b[i].tensor.to(at::kDouble);
-    worst = std::max(worst, (x - y).norm().item<double>() / std::max(1e-12, y.norm().item<double>()));
+    worst = std::max(worst, (x - y).norm().item<double>() / std::max(floor, y.norm().item<double>()));
   }
   return worst;
 }
@@ -204,8 +205,30 @@ TEST(Training, NonFiniteStepsAreSkippedByAllRanksAndLeaveNoTrace) {
   EXPECT_NE(message.find("3 steps in a row"), std::string::npos) << message;
 }
 
+/// Dropout and stochastic depth fall on the same examples at any number of ranks, and however a batch is split.
+TEST(Training, NoiseIsTheSameAtAnyNumberOfRanks) {
+  Config config;
+  config.training.batch_size = 22;
+  config.training.momentum = 0.0;
+  const auto single = make_single_communicator(at::kCPU);
+  const auto run = [&](Communicator& communicator, std::int64_t accumulate, std::uint64_t seed) {
+    config.training.accumulate = accumulate;
+    config.seed = seed;
+    const auto experiment = testing::synthetic_experiment(55, 4, config);
+    return train(*experiment, "mobilenet_v2", communicator, 4, at::kDouble);
+  };
+  const auto alone = run(*single, 1, 3);
+  // Biases whose gradient vanishes (batch statistics follow) hold nothing but rounding.
+  EXPECT_LT(relative_difference(run(world(), 1, 3), alone, 1e-3), 1e-8);
+  EXPECT_GT(relative_difference(run(*single, 1, 4), alone, 1e-3), 1e-4) << "the seed draws noise alone here";
+  EXPECT_EQ(relative_difference(run(world(), 2, 3), run(world(), 2, 3)), 0.0);  // in two parts: a repeat
+}
+
 /// A learner that was stopped after any step and made anew from its state goes on bit for bit.
-TEST(Training, AStoppedLearnerGoesOnBitForBit) {
+class StoppedLearner : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(StoppedLearner, GoesOnBitForBit) {
+  const std::string model = GetParam();
   Config config;
   config.training.batch_size = 16;
   config.training.accumulate = 2;
@@ -214,7 +237,7 @@ TEST(Training, AStoppedLearnerGoesOnBitForBit) {
   const auto experiment = testing::synthetic_experiment(160, 4, config);
   const auto run = [&](int stop_after) {
     PhaseTimer timer;
-    auto network = make_network(*experiment, "resnet20", 5, world());
+    auto network = make_network(*experiment, model, 5, world());
     auto learner = std::make_unique<Learner>(*experiment, network, world(), timer);
     Loader loader(*experiment->train_images, experiment->labels,
                   EpochPlan(experiment->candidates, 16, world().rank(), world().size(), 5, 0), {2, true}, 0);
@@ -229,7 +252,7 @@ TEST(Training, AStoppedLearnerGoesOnBitForBit) {
       for (const auto& entry : learner->optimizer().state()) optimizer.push_back({entry.name, entry.tensor.clone()});
       const auto state = learner->state();
       learner.reset();
-      network = make_network(*experiment, "resnet20", 6, world());
+      network = make_network(*experiment, model, 6, world());
       learner = std::make_unique<Learner>(*experiment, network, world(), timer);
       load_state(*network, weights);
       learner->optimizer().load_state(optimizer);
@@ -250,6 +273,9 @@ TEST(Training, AStoppedLearnerGoesOnBitForBit) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Training, StoppedLearner, ::testing::Values("resnet20", "mobilenet_v2"),
+                         [](const auto& information) { return std::string(information.param); });
 
 /// bf16: the same course as float32 up to its rounding, with batch statistics over all ranks.
 TEST(Training, SixteenBitsLearnAsThirtyTwoDo) {

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include "core/error.h"
 #include "core/log.h"
+#include "core/safetensors.h"
+#include "models/registry.h"
 #include "models/weights.h"
 #include "support/synthetic_experiment.h"
 #include "support/temporary_folder.h"
@@ -66,6 +69,35 @@ TEST_F(TrainerTest, ReinitializingForgetsTheWarmUp) {
   fresh.emplace_back("training.lr=1e-30");
   never.insert(never.end(), {"selection.no_warmup=true", "training.epochs=1", "training.lr=1e-30"});
   EXPECT_TRUE(same(run("kept", fresh), run("never", never)));
+}
+
+TEST_F(TrainerTest, TrainingStartsFromPretrainedWeightsAndAResumeDoesNotNeedThem) {
+  const auto of_ten = make_model(ModelConfig{.name = "mlp"}, {1, 8, 8}, 10, 77);
+  const auto file = folder_ / "weights.safetensors";
+  write_safetensors(file, copy_state(*of_ten));
+  const std::vector<std::string> settings = {"selection.mode=none", "training.epochs=1", "training.lr=1e-30",
+                                             "training.scheduler=constant"};
+  auto pretrained = settings;
+  pretrained.push_back("model.pretrained=" + file.string());
+  const TrainingState fresh = run("fresh", settings), started = run("started", pretrained);
+  for (std::size_t i = 0; i < fresh.learner.model.size(); ++i) {
+    const NamedTensor& entry = started.learner.model[i];
+    const bool is_head = entry.name.starts_with("fc.");  // of 4 classes here: as without the file
+    const at::Tensor expected = is_head ? fresh.learner.model[i].tensor : of_ten->named_parameters()[i].tensor.detach();
+    EXPECT_TRUE(entry.tensor.equal(expected)) << entry.name;
+    EXPECT_EQ(entry.tensor.equal(fresh.learner.model[i].tensor), is_head) << entry.name;
+  }
+
+  std::filesystem::remove(file);
+  EXPECT_THROW(run("gone", pretrained), CheckpointError);
+  auto longer = pretrained;
+  longer.insert(longer.end(), {"model.name=mlp", "training.batch_size=20", "training.epochs=2"});
+  const auto experiment = testing::synthetic_experiment(100, 4, parse_config("", "test", longer));
+  Job job(runtime(), experiment->config.device);
+  RunFolder folder = RunFolder::open(folder_ / "started", OpenMode::resume);
+  Trainer trainer(*experiment, job, &folder, find_resume_point(folder_ / "started").state);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(find_resume_point(folder_ / "started").state.position.epoch, 2);
 }
 
 }  // namespace
