@@ -71,8 +71,8 @@ class Learner {
   struct Pending;
   struct Finding;
 
-  void run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
-                const LearningRate& rate);
+  void run_step(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& weights,
+                std::int64_t global_count, const LearningRate& rate);
   at::Tensor logits_of(const at::Tensor& images);
   void update(const LearningRate& rate, const at::Tensor& saved_buffers);
   void note_outcome(const Batch& batch, const std::string& where);
