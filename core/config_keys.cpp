@@ -151,7 +151,7 @@ void add_training(Table& t, TrainingConfig& c) {
 }
 
 void add_selection(Table& t, SelectionConfig& c) {
-  t.text("selection.method", c.method, "how examples are chosen: sage, random, full");
+  t.text("selection.method", c.method, "how examples are chosen: sage, random, full, crest");
   t.number("selection.fraction", c.fraction, {.low = 0, .high = 1, .above_low = true}, "", "part of the examples kept");
   t.flag("selection.per_class", c.per_class, "a consensus and a quota for each class, or one for all");
   t.choice("selection.scoring", c.scoring, {"agreement", "gradient_norm"},
@@ -232,13 +232,17 @@ void add_crest(Table& t, SelectionConfig::Crest& c) {
            "crest: an example whose losses are all at or below this is learned (alpha)");
   t.integer("selection.crest.drop_interval", c.drop_interval, at_least(1), "steps",
             "crest: steps between exclusions of learned examples (T2)");
-  t.number("selection.crest.min_remaining", c.min_remaining, {0, 1}, "",
-           "crest: part of the examples that is never excluded");
-  t.choice("selection.crest.greedy", c.greedy, {"lazy", "stochastic"}, "crest: how facility location is maximised");
-  t.choice("selection.crest.compat", c.compat, {"paper", "release"},
-           "crest: as in the paper, or as in the authors' released code where the two differ");
+  t.number(
+      "selection.crest.min_remaining", c.min_remaining, {0, 1}, "",
+      "crest: part of the examples that is never excluded; of each class never fewer than a random set takes of it");
+  t.choice("selection.crest.greedy", c.greedy, {"lazy", "stochastic"},
+           "crest: how facility location is maximised; stochastic: among 2.3 n / k candidates drawn at each step "
+           "(epsilon 0.1)");
+  t.choice(
+      "selection.crest.compat", c.compat, {"paper", "release"},
+      "crest: as in the paper, or as in the authors' released code where the two differ (training/crest/README.md)");
   t.choice("selection.crest.hessian", c.hessian, {"auto", "double_backward", "forward_over_reverse"},
-           "crest: how Hessian-vector products are computed");
+           "crest: how Hessian-vector products are computed; auto: double_backward");
 }
 
 void add_dropout(Table& t, DropoutConfig& c) {

@@ -16,10 +16,19 @@
 namespace sage {
 namespace {
 
+/// crest makes no subset that another trainer could use.
+SelectionResult refuse_subsets(const SelectionRequest& request) {
+  throw ConfigError(
+      fmt::format("selection.method {} chooses mini-batches anew while it trains, and no subset: train with it "
+                  "(`sage train`), or select with another method",
+                  request.config.method));
+}
+
 constexpr std::array kMethods = {
     SelectionMethod{"sage", "agreement with the consensus of sketched gradients", true, select_sage},
     SelectionMethod{"random", "at random, class-balanced if selection.per_class", false, select_random},
     SelectionMethod{"full", "everything", false, select_full},
+    SelectionMethod{"crest", "mini-batch coresets, chosen while training (training/crest)", false, refuse_subsets},
 };
 
 /// ALL ranks: the times of the slowest, so that every rank reports the same.

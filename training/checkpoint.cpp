@@ -28,9 +28,9 @@ namespace fs = std::filesystem;
 //   training/subset_ids
 //   training/optimizer/NAME, training/learner/RANK/NAME, training/buffers/RANK/NAME     of the network
 //   training/proxy/model/NAME, training/proxy/optimizer/NAME, ...                       the same of the proxy
-//   training/selection/NAME
+//   training/selection/NAME, training/crest/NAME
 constexpr std::string_view kTraining = "training/", kProxy = "proxy/", kModel = "model/", kOptimizer = "optimizer/",
-                           kLearner = "learner/", kBuffers = "buffers/", kSelection = "selection/",
+                           kLearner = "learner/", kBuffers = "buffers/", kSelection = "selection/", kCrest = "crest/",
                            kSubset = "subset_ids";
 constexpr std::string_view kStateKey = "sage.state";
 constexpr std::string_view kConfigKey = "sage.config";
@@ -75,6 +75,7 @@ json state_to_json(const TrainingState& state, CheckpointContent content) {
                  {"selection", nullptr}});
   if (state.best_accuracy) result["best_accuracy"] = *state.best_accuracy;
   if (state.selection && content == CheckpointContent::everything) result["selection"] = state.selection->json;
+  if (state.crest && content == CheckpointContent::everything) result["crest"] = state.crest->json;
   return result;
 }
 
@@ -96,6 +97,7 @@ TrainingState state_from_json(const json& from) {
   state.proxy_position = position_from_json(from.at("proxy_position"));
   from.at("proxy_seconds").get_to(state.proxy_seconds);
   if (!from.at("selection").is_null()) state.selection = SelectionState{from["selection"].get<std::string>(), {}};
+  if (from.contains("crest")) state.crest = SelectionState{from["crest"].get<std::string>(), {}};
   return state;
 }
 
@@ -122,6 +124,7 @@ void append_training(std::vector<NamedTensor>& to, const TrainingState& state) {
     append_learner(to, fmt::format("{}{}", kTraining, kProxy), *state.proxy);
   }
   if (state.selection) append(to, fmt::format("{}{}", kTraining, kSelection), state.selection->tensors);
+  if (state.crest) append(to, fmt::format("{}{}", kTraining, kCrest), state.crest->tensors);
 }
 
 at::Tensor to_tensor(const std::vector<std::int64_t>& ids) {
@@ -180,6 +183,10 @@ void put_into_state(TrainingState& state, std::string_view name, const at::Tenso
   }
   if (take(rest, kSelection) && state.selection) {
     state.selection->tensors.push_back({std::string(rest), tensor});
+    return;
+  }
+  if (take(rest, kCrest) && state.crest) {
+    state.crest->tensors.push_back({std::string(rest), tensor});
     return;
   }
   if (take(rest, kProxy)) {
@@ -296,7 +303,12 @@ void check_same_course(const TrainingState& state, const fs::path& path, const C
   compare("data.human_labels", there.data.human_labels, config.data.human_labels);
   compare("data.minority_downsample", there.data.minority_downsample, config.data.minority_downsample);
   compare("data.long_tail", there.data.long_tail, config.data.long_tail);
-  if (state.has_begun_selection()) {  // the rest has to be of the same kind
+  // Of a run with crest or without it there is no way to the other.
+  if (state.crest.has_value() != (config.selection.method == "crest" && config.selection.mode != "none")) {
+    compare("selection.method", fmt::format("{} (selection.mode {})", there.selection.method, there.selection.mode),
+            fmt::format("{} (selection.mode {})", config.selection.method, config.selection.mode));
+  }
+  if (state.has_begun_selection() || state.crest) {  // the rest has to be of the same kind
     Config copy_there = there, copy_here = config;
     const auto rows_there = config_keys(copy_there), rows_here = config_keys(copy_here);
     for (std::size_t i = 0; i < rows_here.size(); ++i) {

@@ -59,6 +59,7 @@ struct TrainingState {
   TrainingPosition proxy_position;          ///< of the proxy's training, also after it
   double proxy_seconds = 0.0;               ///< that it took
   std::optional<SelectionState> selection;  ///< a selection that was stopped half-way
+  std::optional<SelectionState> crest;      ///< of a run with selection.method crest
   // The networks.
   LearnerState learner;
   std::optional<LearnerState> proxy;                    ///< in training, or needed by a selection to come
@@ -88,7 +89,7 @@ void check_checkpoint_fits(const TrainingState& state, const std::filesystem::pa
 
 /// Throws CheckpointError naming every difference in what decides which examples are trained on, and in which order:
 /// the seed, the global batch, the keys of data.* that split or change the labels, and, where a selection was stopped
-/// half-way, selection.*. For resuming; anything else (rates, lengths, output) may change.
+/// half-way or crest selects, selection.*. For resuming; anything else (rates, lengths, output) may change.
 void check_same_course(const TrainingState& state, const std::filesystem::path& path, const Config& config,
                        std::int64_t global_batch);
 

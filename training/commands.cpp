@@ -158,6 +158,11 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
         "warm-up or set selection.no_warmup=true",
         config.selection.warmup_epochs);
   }
+  if (plan.crest && plan.total_steps <= plan.crest->steps_per_epoch) {
+    log::warning(
+        "the run is one short epoch of {} steps, which crest trains on all data: give it more (training.epochs is {})",
+        plan.crest->steps_per_epoch, config.training.epochs);
+  }
   std::string place;  // where it goes on
   if (resume) {
     place = describe(resume->state, config.selection.proxy.steps);
@@ -199,6 +204,11 @@ int select_command_main(Runtime& runtime, const ConfigSource& source, const Sele
   const auto network = options.checkpoint.empty()
                            ? make_starting_network(*experiment, config.seed, *job.communicator, *job.statistics)
                            : make_network(*experiment, config.model.name, config.seed, *job.statistics);
+  if (is_crest(config.selection)) {
+    throw ConfigError(
+        "selection.method crest chooses mini-batches anew while it trains, and no subset: use `sage train`, or select "
+        "with another method");
+  }
   make_plan(*experiment, *network, runtime.rank(),
             runtime.size());  // refuses what cannot be done before a folder is made
   std::int64_t epoch = 0;

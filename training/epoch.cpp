@@ -2,22 +2,31 @@
 
 #include "core/error.h"
 #include "core/whereabouts.h"
-#include "data/loader.h"
 #include "distributed/parameter_hash.h"
 #include "training/progress.h"
 
 namespace sage {
 namespace {
 
-/// The batches of the epoch that are left.
-Loader make_loader(const Experiment& experiment, const Job& job, const EpochWork& work,
-                   const TrainingPosition& position) {
-  const DataConfig& config = experiment.config.data;
-  EpochPlan plan(work.ids, experiment.global_batch, job.communicator->rank(), job.communicator->size(), work.seed,
-                 position.epoch);
-  plan.skip(position.order_position);
-  return Loader(*experiment.train_images, experiment.labels, std::move(plan),
-                {config.augment.crop, config.augment.flip}, config.workers, config.prefetch);
+/// The batches of the epoch that are left. None where they are made one by one.
+std::optional<Loader> make_loader(const Experiment& experiment, const Job& job, const EpochWork& work,
+                                  const TrainingPosition& position, std::int64_t done) {
+  if (work.source != nullptr) return {};
+  auto loader = make_loader(experiment, *job.communicator, work.ids, work.seed, position.epoch, position.order_position,
+                            experiment.config.data.workers);
+  if (done + loader.steps() < work.steps) {
+    throw ConfigError(
+        fmt::format("{}: the subset of {} examples makes {} steps where the configuration plans {}: it was chosen "
+                    "with another selection.fraction; give the value that the run was started with",
+                    work.title, work.ids.size(), done + loader.steps(), work.steps));
+  }
+  return loader;
+}
+
+Batch next_batch(const EpochWork& work, std::optional<Loader>& loader, const TrainingPosition& position) {
+  if (work.source != nullptr) return work.source->next(position);
+  const auto scope = work.timer.measure("data");
+  return *loader->next();
 }
 
 void check_parameters(const EpochWork& work, const Job& job, std::int64_t interval, std::int64_t step) {
@@ -28,32 +37,32 @@ void check_parameters(const EpochWork& work, const Job& job, std::int64_t interv
 
 }  // namespace
 
+Loader make_loader(const Experiment& experiment, const Communicator& communicator, std::span<const std::int64_t> ids,
+                   std::uint64_t seed, std::int64_t epoch, std::int64_t skip, std::int64_t workers) {
+  const DataConfig& config = experiment.config.data;
+  EpochPlan plan(ids, experiment.global_batch, communicator.rank(), communicator.size(), seed, epoch);
+  plan.skip(skip);
+  return Loader(*experiment.train_images, experiment.labels, std::move(plan),
+                {config.augment.crop, config.augment.flip}, workers, config.prefetch);
+}
+
 void train_epoch(const Experiment& experiment, Job& job, const EpochWork& work, TrainingPosition& position) {
   const Config& config = experiment.config;
   const std::int64_t done = experiment.steps_of(position.order_position);
-  Loader loader = make_loader(experiment, job, work, position);
-  if (done + loader.steps() < work.steps) {
-    throw ConfigError(
-        fmt::format("{}: the subset of {} examples makes {} steps where the configuration plans {}: it was chosen "
-                    "with another selection.fraction; give the value that the run was started with",
-                    work.title, work.ids.size(), done + loader.steps(), work.steps));
-  }
+  auto loader = make_loader(experiment, job, work, position, done);
   Progress progress(work.title, work.steps - done, config.output.log_interval);
   for (std::int64_t step = done; step < work.steps; ++step) {
     whereabouts::set_activity(work.activity);
     whereabouts::set_step(position.step + 1);
     if (work.interruptions != nullptr) work.interruptions->begin_step();
-    std::optional<Batch> batch;
-    {
-      const auto scope = work.timer.measure("data");
-      batch = loader.next();
-    }
-    work.learner.step(*batch, work.schedule.at(position.step), fmt::format("{}, step {}", work.title, step + 1));
+    const Batch batch = next_batch(work, loader, position);
+    work.learner.step(batch, work.schedule.at(position.step), fmt::format("{}, step {}", work.title, step + 1));
     ++position.step;
-    position.order_position += batch->global_count;
-    position.examples += batch->global_count;
+    position.order_position += work.source != nullptr ? experiment.global_batch : batch.global_count;
+    position.examples += batch.global_count;
+    if (work.source != nullptr) work.source->stepped(position);
     check_parameters(work, job, config.distributed.hash_interval, position.step);
-    progress.step(batch->global_count,
+    progress.step(batch.global_count,
                   progress.will_show() ? std::optional<double>(work.learner.last_loss()) : std::nullopt);
     if (work.interruptions == nullptr) continue;
     const auto due = work.interruptions->end_step();

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "data/loader.h"
 #include "training/checkpoint.h"
 #include "training/experiment.h"
 #include "training/interruptions.h"
@@ -13,6 +14,16 @@
 #include "training/schedule.h"
 
 namespace sage {
+
+/// Batches that are made one by one, in the place of an epoch's examples in random order.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  /// ALL ranks. This rank's part of the batch of the step that `position` stands before.
+  virtual Batch next(const TrainingPosition& position) = 0;
+  /// ALL ranks. `position` stands behind the step now.
+  virtual void stepped(const TrainingPosition& position) = 0;
+};
 
 struct EpochWork {
   Learner& learner;
@@ -25,7 +36,12 @@ struct EpochWork {
   std::string title;                       ///< for progress and messages: "epoch 3/30"
   Interruptions* interruptions = nullptr;  ///< null: nothing comes between
   std::function<void()> save = {};         ///< ALL ranks: writes a checkpoint; called between two steps
+  BatchSource* source = nullptr;           ///< gives the batches, of which each stands for a whole one; null: `ids` do
 };
+
+/// The batches of one pass over `ids` from its example number `skip` on, shuffled and augmented by (seed, epoch).
+Loader make_loader(const Experiment& experiment, const Communicator& communicator, std::span<const std::int64_t> ids,
+                   std::uint64_t seed, std::int64_t epoch, std::int64_t skip, std::int64_t workers);
 
 /// ALL ranks. Makes the steps of epoch `position.epoch` that are left, and moves `position` on with each; the caller
 /// begins the next epoch. Throws RunStopped between two steps, CommunicationError where the ranks' parameters differ.

@@ -118,14 +118,15 @@ Learner::~Learner() = default;
 
 void Learner::step(const Batch& batch, double learning_rate, const std::string& where) {
   noise_ = noise_of(batch.ids, steps_);
-  if (graph_) {
+  // A recording knows no weights: weighted steps are launched anew.
+  if (graph_ && !batch.weights.defined()) {
     const auto scope = timer_.measure("graph");
     graph_->run(batch.images, batch.labels, batch.global_count, learning_rate,
                 [&](const at::Tensor& images, const at::Tensor& labels, const at::Tensor& rate) {
-                  run_step(images, labels, batch.global_count, rate);
+                  run_step(images, labels, {}, batch.global_count, rate);
                 });
   } else {
-    run_step(batch.images, batch.labels, batch.global_count, learning_rate);
+    run_step(batch.images, batch.labels, batch.weights, batch.global_count, learning_rate);
   }
   trace::count_step();
   ++steps_;
@@ -150,8 +151,8 @@ at::Tensor Learner::logits_of(const at::Tensor& images, const at::Tensor& noise)
   return at::isReducedFloatingType(logits.scalar_type()) ? logits.to(at::kFloat) : logits;
 }
 
-void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
-                       const LearningRate& rate) {
+void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& weights,
+                       std::int64_t global_count, const LearningRate& rate) {
   at::Tensor saved_buffers;
   {
     const at::NoGradGuard no_gradients;
@@ -171,7 +172,13 @@ void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::
       const auto scope = timer_.measure("forward");
       const at::Tensor target = labels.narrow(0, range.begin, range.size());
       const at::Tensor logits = logits_of(images.narrow(0, range.begin, range.size()), rows_of(noise_, range));
-      loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
+      if (weights.defined()) {
+        const at::Tensor losses =
+            at::cross_entropy_loss(logits, target, {}, at::Reduction::None, -100, config_.label_smoothing);
+        loss = (losses * weights.narrow(0, range.begin, range.size())).sum();
+      } else {
+        loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
+      }
       const at::NoGradGuard no_gradients;
       last_.narrow(0, 0, 2).add_(
           at::stack({loss.detach().to(at::kDouble), logits.argmax(1).eq(target).sum().to(at::kDouble)}));

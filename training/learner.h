@@ -71,8 +71,8 @@ class Learner {
   struct Pending;
   struct Finding;
 
-  void run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
-                const LearningRate& rate);
+  void run_step(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& weights,
+                std::int64_t global_count, const LearningRate& rate);
   at::Tensor logits_of(const at::Tensor& images, const at::Tensor& noise);
   /// What the network's dropout and stochastic depth multiply with in step `step` for the examples `ids`, float32
   /// [ids, noise_width()] on the device; undefined for a network without them.

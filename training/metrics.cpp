@@ -58,15 +58,17 @@ RankUse to_rank(const json& from) {
 json epoch_json(const EpochRecord& record) {
   json ranks = json::array();
   for (const RankUse& use : record.ranks) ranks.push_back(rank_json(use));
-  return {{"epoch", record.epoch},
-          {"steps", record.steps},
-          {"examples_seen", record.examples_seen},
-          {"learning_rate", number(record.learning_rate)},
-          {"seconds", number(record.seconds)},
-          {"train", evaluation_json(record.train)},
-          {"validation", evaluation_json(record.validation)},
-          {"test", evaluation_json(record.test)},
-          {"ranks", ranks}};
+  json result{{"epoch", record.epoch},
+              {"steps", record.steps},
+              {"examples_seen", record.examples_seen},
+              {"learning_rate", number(record.learning_rate)},
+              {"seconds", number(record.seconds)},
+              {"train", evaluation_json(record.train)},
+              {"validation", evaluation_json(record.validation)},
+              {"test", evaluation_json(record.test)},
+              {"ranks", ranks}};
+  if (record.crest) result["crest"] = to_json(*record.crest);
+  return result;
 }
 EpochRecord to_epoch(const json& from) {
   EpochRecord record;
@@ -79,6 +81,7 @@ EpochRecord to_epoch(const json& from) {
   record.validation = to_evaluation(from.at("validation"));
   record.test = to_evaluation(from.at("test"));
   for (const json& use : from.at("ranks")) record.ranks.push_back(to_rank(use));
+  if (from.contains("crest")) record.crest = crest_epoch_from_json(from["crest"]);
   return record;
 }
 
@@ -136,7 +139,8 @@ double slowest(const EpochRecord& record, const std::string& phase) {
 
 Metrics::Metrics(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
-Metrics Metrics::resume(std::filesystem::path folder, std::int64_t last_epoch, std::int64_t last_round) {
+Metrics Metrics::resume(std::filesystem::path folder, std::int64_t last_epoch, std::int64_t last_round,
+                        std::int64_t last_step) {
   Metrics metrics(std::move(folder));
   const std::filesystem::path path = metrics.folder_ / "metrics.json";
   std::error_code error;
@@ -160,6 +164,12 @@ Metrics Metrics::resume(std::filesystem::path folder, std::int64_t last_epoch, s
       SelectionSummary record = to_selection(one);
       if (record.round <= last_round) metrics.selections_.push_back(std::move(record));
     }
+    if (all.contains("crest_updates")) {
+      for (const json& one : all["crest_updates"]) {
+        CrestUpdate record = crest_update_from_json(one);
+        if (record.step < last_step) metrics.crest_updates_.push_back(record);
+      }
+    }
     metrics.versions_ = all.at("versions").get<std::map<std::string, std::string>>();
   } catch (const JsonError& failure) {
     refuse(failure.what());
@@ -176,6 +186,8 @@ void Metrics::add(EpochRecord record) {
 }
 
 void Metrics::add(SelectionSummary record) { selections_.push_back(std::move(record)); }
+
+void Metrics::add(CrestUpdate record) { crest_updates_.push_back(std::move(record)); }
 
 double Metrics::total_seconds() const {
   double sum = 0.0;
@@ -230,14 +242,27 @@ std::string Metrics::to_json() const {
     summary["best_accuracy"] = number(judged(*top)->accuracy);
     summary["best_accuracy_of"] = top->validation ? "validation" : "test";
   }
+  if (!epochs_.empty() && epochs_.back().crest) {
+    CrestEpoch total = *epochs_.back().crest;
+    total.seconds = {};
+    for (const EpochRecord& record : epochs_) {
+      if (record.crest) total.seconds += record.crest->seconds;
+    }
+    summary["crest"] = sage::to_json(total);
+    summary["crest"]["share_of_other_phases"] = number(total.seconds.share_of_others());
+  }
   for (const auto& [key, value] : summary_numbers_) summary[key] = number(value);
   for (const auto& [key, value] : summary_texts_) summary[key] = value;
 
   json epochs = json::array(), selections = json::array();
   for (const EpochRecord& record : epochs_) epochs.push_back(epoch_json(record));
   for (const SelectionSummary& record : selections_) selections.push_back(selection_json(record));
-  return json{{"summary", summary}, {"versions", versions_}, {"selections", selections}, {"epochs", epochs}}.dump(2) +
-         "\n";
+  json all{{"summary", summary}, {"versions", versions_}, {"selections", selections}, {"epochs", epochs}};
+  if (!crest_updates_.empty()) {
+    all["crest_updates"] = json::array();
+    for (const CrestUpdate& update : crest_updates_) all["crest_updates"].push_back(sage::to_json(update));
+  }
+  return all.dump(2) + "\n";
 }
 
 std::string Metrics::to_csv() const {

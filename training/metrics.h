@@ -3,11 +3,13 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "training/crest/crest_record.h"
 #include "training/resources.h"
 
 namespace sage {
@@ -34,6 +36,7 @@ struct EpochRecord {
   Evaluation train;                ///< over the batches as they were trained on (augmented, before each update)
   std::optional<Evaluation> validation, test;
   std::vector<RankUse> ranks;
+  std::optional<CrestEpoch> crest;  ///< selection.method crest
 };
 
 /// One selection, in short; the whole is in subset_indices.
@@ -55,15 +58,18 @@ class Metrics {
  public:
   /// For files in `folder` (the run folder). Writes nothing yet.
   explicit Metrics(std::filesystem::path folder);
-  /// Reads what an earlier part of the run left, up to and with epoch `last_epoch` and selection `last_round`; later
-  /// records belong to work that is done again and are dropped. Starts empty, without complaint, if there is no
-  /// metrics.json. Throws CheckpointError naming the file if it is damaged.
-  static Metrics resume(std::filesystem::path folder, std::int64_t last_epoch, std::int64_t last_round);
+  /// Reads what an earlier part of the run left, up to and with epoch `last_epoch` and selection `last_round` (of
+  /// crest: the updates before step `last_step`); later records belong to work that is done again and are dropped.
+  /// Starts empty, without complaint, if there is no metrics.json. Throws CheckpointError naming the file if it is
+  /// damaged.
+  static Metrics resume(std::filesystem::path folder, std::int64_t last_epoch, std::int64_t last_round,
+                        std::int64_t last_step = std::numeric_limits<std::int64_t>::max());
 
   /// Adds a record and writes both files. Epochs must ascend. Throws EnvironmentError if they cannot be written.
   void add(EpochRecord record);
   /// Adds a record; it is written with the next epoch, or by write().
   void add(SelectionSummary record);
+  void add(CrestUpdate record);
   /// Free entries of the summary and of "versions".
   void set_summary(const std::string& key, double value) { summary_numbers_[key] = value; }
   void set_summary(const std::string& key, const std::string& value) { summary_texts_[key] = value; }
@@ -72,6 +78,7 @@ class Metrics {
 
   const std::vector<EpochRecord>& epochs() const { return epochs_; }
   const std::vector<SelectionSummary>& selections() const { return selections_; }
+  const std::vector<CrestUpdate>& crest_updates() const { return crest_updates_; }
   /// Sums over the epochs recorded (a resumed run's earlier part included).
   double total_seconds() const;
   double selection_seconds() const;
@@ -84,6 +91,7 @@ class Metrics {
   std::filesystem::path folder_;
   std::vector<EpochRecord> epochs_;
   std::vector<SelectionSummary> selections_;
+  std::vector<CrestUpdate> crest_updates_;
   std::map<std::string, double> summary_numbers_;
   std::map<std::string, std::string> summary_texts_, versions_;
 };

@@ -100,6 +100,10 @@ Plan make_plan(const Experiment& experiment, Classifier& network, int rank, int 
       selects_at_all(config.selection) ? subset_size(config.selection.fraction, plan.candidates) : plan.candidates;
   plan.full_epoch_steps = experiment.steps_of(plan.candidates);
   plan.subset_epoch_steps = experiment.steps_of(plan.kept);
+  if (is_crest(config.selection)) {
+    plan.crest = plan_crest(experiment);
+    plan.full_epoch_steps = plan.subset_epoch_steps = plan.crest->steps_per_epoch;
+  }
   const auto steps = steps_of_epochs(config, plan.full_epoch_steps, plan.subset_epoch_steps);
   plan.total_steps = std::accumulate(steps.begin(), steps.end(), std::int64_t{0});
   for (std::size_t epoch = 0; epoch < steps.size(); ++epoch) {
@@ -114,6 +118,11 @@ Plan make_plan(const Experiment& experiment, Classifier& network, int rank, int 
   plan.memory.network = plan.parameters * float_bytes * (2 + slots + (ranks > 1 ? 1 : 0));
   plan.memory.activations = plan.batch_of_rank * activation_bytes_per_example(network, experiment.device);
   plan_selection(plan, experiment, network, rank, ranks);
+  if (plan.crest) {
+    constexpr std::int64_t vectors = 7;  // three kept, four more in a fit
+    plan.memory.crest = vectors * plan.parameters * float_bytes +
+                        plan.crest->most_forwarded * experiment.dataset.class_count * float_bytes;
+  }
   return plan;
 }
 
@@ -131,7 +140,15 @@ std::string to_string(const Plan& plan, const Experiment& experiment, int ranks)
   text += fmt::format("\nnetwork    {}: {} parameters\n", config.model.name, plan.parameters);
   text += fmt::format("ranks      {} on {}; global batch {}, up to {} per rank\n", ranks, experiment.device.str(),
                       experiment.global_batch, plan.batch_of_rank);
-  if (plan.selection_epochs.empty()) {
+  if (const auto& crest = plan.crest) {
+    const auto& s = config.selection.crest;
+    text += fmt::format(
+        "selection  crest: {:.4g} % of the steps of full training, in {} short epochs of {} steps; random sets of {} "
+        "({} of each class), coresets of {}; tau {}, h {}, at least {} examples remain\n",
+        100 * s.train_fraction, (plan.total_steps + crest->steps_per_epoch - 1) / crest->steps_per_epoch,
+        crest->steps_per_epoch, crest->of_each_class * data.class_count, crest->of_each_class, crest->coreset_size,
+        s.check_threshold, s.interval_factor, crest->least_remaining);
+  } else if (plan.selection_epochs.empty()) {
     text += "selection  none: all examples are trained on\n";
   } else {
     const auto& s = config.selection;
@@ -151,9 +168,10 @@ std::string to_string(const Plan& plan, const Experiment& experiment, int ranks)
                       plan.full_epoch_steps, plan.subset_epoch_steps);
   text += fmt::format(
       "memory     about {} per rank beside the program and LibTorch: images {}, network {}, activations {}, "
-      "sketches {}, kept scores {}\n",
+      "sketches {}, kept scores {}{}\n",
       mebibytes(plan.memory.peak()), mebibytes(plan.memory.images), mebibytes(plan.memory.network),
-      mebibytes(plan.memory.activations), mebibytes(plan.memory.sketches), mebibytes(plan.memory.scores));
+      mebibytes(plan.memory.activations), mebibytes(plan.memory.sketches), mebibytes(plan.memory.scores),
+      plan.crest ? fmt::format(", crest {}", mebibytes(plan.memory.crest)) : "");
   return text;
 }
 

@@ -32,12 +32,13 @@ bool reset_peak_host_memory() {
 PhaseTimer::PhaseTimer(DeviceMemoryHooks hooks, bool synchronize_each)
     : hooks_(std::move(hooks)), synchronize_each_(synchronize_each) {}
 
-PhaseTimer::Scope::Scope(PhaseTimer& timer, std::string_view phase, bool memory)
+PhaseTimer::Scope::Scope(PhaseTimer& timer, std::string_view phase, bool memory, bool waits)
     : timer_(timer),
       phase_(phase),
       memory_(memory),
+      waits_((memory || waits || timer.synchronize_each_) && timer.hooks_.synchronize),
       traced_(memory || !timer.open_.empty() ? trace::keeps_all() : trace::keeps_steps()) {
-  if ((memory_ || timer_.synchronize_each_) && timer_.hooks_.synchronize) timer_.hooks_.synchronize();
+  if (waits_) timer_.hooks_.synchronize();
   if (memory_) {
     timer_.sample_memory();
     timer_.open_.push_back(phase_);
@@ -48,7 +49,7 @@ PhaseTimer::Scope::Scope(PhaseTimer& timer, std::string_view phase, bool memory)
 PhaseTimer::Scope::~Scope() {
   // Hooks may throw (a device that failed); the error then shows at the next use of the device, not here.
   try {
-    if ((memory_ || timer_.synchronize_each_) && timer_.hooks_.synchronize) timer_.hooks_.synchronize();
+    if (waits_) timer_.hooks_.synchronize();
     const auto end = std::chrono::steady_clock::now();
     timer_.add(phase_, std::chrono::duration<double>(end - start_).count());
     if (traced_) trace::add(phase_, start_, end);
@@ -58,8 +59,9 @@ PhaseTimer::Scope::~Scope() {
   if (memory_) timer_.open_.pop_back();
 }
 
-PhaseTimer::Scope PhaseTimer::measure(std::string_view phase) { return Scope(*this, phase, false); }
-PhaseTimer::Scope PhaseTimer::measure_with_memory(std::string_view phase) { return Scope(*this, phase, true); }
+PhaseTimer::Scope PhaseTimer::measure(std::string_view phase) { return Scope(*this, phase, false, false); }
+PhaseTimer::Scope PhaseTimer::measure_to_the_end(std::string_view phase) { return Scope(*this, phase, false, true); }
+PhaseTimer::Scope PhaseTimer::measure_with_memory(std::string_view phase) { return Scope(*this, phase, true, true); }
 
 PhaseUse& PhaseTimer::use(std::string_view phase) {
   const auto found = phases_.find(phase);

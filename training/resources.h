@@ -48,14 +48,16 @@ class PhaseTimer {
 
    private:
     friend class PhaseTimer;
-    Scope(PhaseTimer& timer, std::string_view phase, bool memory);
+    Scope(PhaseTimer& timer, std::string_view phase, bool memory, bool waits);
     PhaseTimer& timer_;
     std::string phase_;
-    bool memory_, traced_;
+    bool memory_, waits_, traced_;
     std::chrono::steady_clock::time_point start_;
   };
   /// Time only: two readings of the clock.
   [[nodiscard]] Scope measure(std::string_view phase);
+  /// The same, waiting for the device at both ends: for phases among steps that do not wait.
+  [[nodiscard]] Scope measure_to_the_end(std::string_view phase);
   /// Time and peak memory (tens of microseconds; synchronizes the device): for phases of a second and more.
   [[nodiscard]] Scope measure_with_memory(std::string_view phase);
   void add(std::string_view phase, double seconds);

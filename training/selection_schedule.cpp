@@ -4,8 +4,10 @@
 
 namespace sage {
 
+bool is_crest(const SelectionConfig& config) { return config.mode != "none" && config.method == "crest"; }
+
 bool selects_at_all(const SelectionConfig& config) {
-  return config.mode != "none" && config.method != "full" && config.fraction < 1.0;
+  return config.mode != "none" && config.method != "crest" && config.method != "full" && config.fraction < 1.0;
 }
 
 bool selects_before(const SelectionConfig& config, std::int64_t epoch) {

@@ -7,8 +7,11 @@
 
 namespace sage {
 
+/// Whether batches are chosen while training, by crest (training/crest), instead of subsets before epochs.
+bool is_crest(const SelectionConfig& config);
+
 /// Whether a subset is chosen before epoch `epoch` (0-based):
-///   mode none, or method full, or all examples kept: never;
+///   mode none, or method full or crest, or all examples kept: never;
 ///   no_warmup: before epoch 0, and with mode iterative again each refresh_epochs;
 ///   else: before epoch warmup_epochs, and with mode iterative again each refresh_epochs after it.
 bool selects_before(const SelectionConfig& config, std::int64_t epoch);

@@ -21,6 +21,10 @@ namespace {
 
 std::vector<std::int64_t> planned_steps(const Experiment& experiment) {
   const auto candidates = static_cast<std::int64_t>(experiment.candidates.size());
+  if (is_crest(experiment.config.selection)) {
+    const std::int64_t steps = plan_crest(experiment).steps_per_epoch;
+    return steps_of_epochs(experiment.config, steps, steps);
+  }
   if (!selects_at_all(experiment.config.selection)) {
     return steps_of_epochs(experiment.config, experiment.steps_of(candidates), 0);
   }
@@ -43,10 +47,16 @@ Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std:
       subset_(experiment.candidates) {
   const bool resumes = resume_from.has_value();
   start_learner(config_.seed, /*restored_next=*/resumes);
+  if (is_crest(config_.selection)) {
+    crest_ = std::make_unique<Crest>(experiment, job, *learner_, [this](const CrestUpdate& update) {
+      if (metrics_) metrics_->add(update);
+    });
+  }
   if (resumes) restore(std::move(*resume_from));
   job_.communicator->all_or_none([&] {
     if (folder_ == nullptr) return;
-    metrics_ = resumes ? Metrics::resume(folder_->path(), position_.epoch, selection_round_) : Metrics(folder_->path());
+    metrics_ = resumes ? Metrics::resume(folder_->path(), position_.epoch, selection_round_, position_.step)
+                       : Metrics(folder_->path());
     for (const auto& [what, version] : all_versions()) metrics_->set_version(what, version);
     metrics_->set_summary("corrupted_labels", static_cast<double>(experiment_.corrupted.size()));
     if (config_.output.tensorboard) {
@@ -144,7 +154,8 @@ void Trainer::train() {
                .activity = "training",
                .title = fmt::format("epoch {}/{}", position_.epoch + 1, epochs()),
                .interruptions = &interruptions_,
-               .save = [this] { save_checkpoint(); }},
+               .save = [this] { save_checkpoint(); },
+               .source = position_.epoch > 0 ? crest_.get() : nullptr},
               position_);
 }
 
@@ -182,6 +193,7 @@ void Trainer::evaluate_and_record() {
     best_accuracy_ = judged->accuracy;
     best_epoch_ = record.epoch;
   }
+  if (crest_) record.crest = crest_->end_epoch(position_, training_seconds, record.test || record.validation);
   record.ranks = gather_use();
   record.seconds = epoch_seconds();
   // Before the checkpoint that knows of this epoch. One rank writes; if it cannot, all end.
@@ -223,6 +235,10 @@ void Trainer::log_epoch(const EpochRecord& record, double examples_per_second) c
                                  steps_of_epoch_.size(), record.train.loss, 100 * record.train.accuracy);
   if (record.validation) text += fmt::format("  validation {:.2f} %", 100 * record.validation->accuracy);
   if (record.test) text += fmt::format("  test {:.2f} %", 100 * record.test->accuracy);
+  if (const auto& crest = record.crest) {
+    text +=
+        fmt::format("  {} updates, checks every {} steps, {} dropped", crest->updates, crest->interval, crest->dropped);
+  }
   log::info("{}  lr {:.4g}  {} examples/s  {} left", text, record.learning_rate, format_count(examples_per_second),
             format_duration(left * seconds_per_step));
 }
@@ -233,6 +249,9 @@ void Trainer::write_events(const EpochRecord& record) {
   train_events_->scalar("accuracy", record.train.accuracy, record.epoch);
   train_events_->scalar("learning_rate", record.learning_rate, record.epoch);
   train_events_->scalar("examples_seen", static_cast<double>(record.examples_seen), record.epoch);
+  if (record.crest) {
+    for (const auto& [name, value] : scalars_of(*record.crest)) train_events_->scalar(name, value, record.epoch);
+  }
   train_events_->flush();
   if (const auto& judged = record.validation ? record.validation : record.test) {
     validation_events_->scalar("loss", judged->loss, record.epoch);
@@ -284,6 +303,7 @@ TrainingState Trainer::state(HostCopies& copies, bool whole) {
   if (whole) {
     state.learner = take_state(*learner_, experiment_, job_, copies);
     selection_.add_to(state, copies);
+    if (crest_) state.crest = crest_->state(copies);
   } else if (job_.is_lead()) {
     state.learner.model = copies.copy(named_state(learner_->network()));
   }
@@ -310,6 +330,7 @@ void Trainer::save(What what) {
   order.state = state(order.copies, what.checkpoint);
   if (what.checkpoint) saved_place_ = describe(order.state, config_.selection.proxy.steps);
   job_.communicator->all_or_none([&] {
+    if (metrics_ && crest_) metrics_->write();  // before a checkpoint that knows of these updates
     if (writer_) writer_->submit(std::move(order));
   });
   if (what.checkpoint) interruptions_.saved();
@@ -325,6 +346,12 @@ void Trainer::restore(TrainingState from) {
   best_accuracy_ = from.best_accuracy;
   best_epoch_ = from.best_epoch;
   selection_.restore(from);
+  if (crest_) {
+    job_.communicator->all_or_none([&] {
+      if (!from.crest) throw CheckpointError("the checkpoint holds no state of crest: it is of a run without it");
+      crest_->restore(*from.crest);
+    });
+  }
   if (from.subset_ids) {
     subset_ = std::move(*from.subset_ids);
     is_subset_ = true;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "training/checkpoint_writer.h"
+#include "training/crest/crest.h"
 #include "training/experiment.h"
 #include "training/interruptions.h"
 #include "training/job.h"
@@ -66,6 +67,7 @@ class Trainer {
   Interruptions interruptions_;
   SubsetSelection selection_;
   std::unique_ptr<Learner> learner_;
+  std::unique_ptr<Crest> crest_;    // selection.method crest: chooses batches while training
   std::optional<Metrics> metrics_;  // rank 0
   std::unique_ptr<EventWriter> train_events_, validation_events_;
   std::unique_ptr<CheckpointWriter> writer_;

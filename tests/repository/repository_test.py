@@ -134,3 +134,14 @@ def test_links_in_the_readmes_lead_somewhere():
     for readme in [project / "README.md", project / "CONTRIBUTING.md", *sorted((project / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", readme.read_text()):
             assert (readme.parent / target).exists(), f"{readme.name} links to {target}"
+
+
+def test_the_worked_examples_are_those_that_are_tested():
+    source = (project / "tests/training/worked_examples_test.cpp").read_text()
+    text = (project / "CONTRIBUTING.md").read_text()
+    names = re.findall(r"^// \[([a-z ]+)\]$", source, re.MULTILINE)
+    examples = [name for name in names if not name.endswith(" end")]
+    assert examples == ["data set", "network", "selection method"]
+    for name in examples:
+        code = source.split(f"// [{name}]\n")[1].split(f"// [{name} end]")[0]
+        assert f"```cpp\n{code}```\n" in text, f"the example of a {name} in CONTRIBUTING.md differs from the tested one"

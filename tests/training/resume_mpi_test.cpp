@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/error.h"
 #include "core/log.h"
 #include "core/random.h"
 #include "data/corruption.h"
@@ -109,7 +110,7 @@ class Resume : public ::testing::Test {
   static json without_measures(json value) {
     if (value.is_object()) {
       for (const char* key : {"seconds", "phase_seconds", "total_seconds", "selection_seconds", "host_peak_bytes",
-                              "device_peak_bytes", "phases", "bytes_sent", "versions"}) {
+                              "device_peak_bytes", "phases", "bytes_sent", "versions", "share_of_other_phases"}) {
         value.erase(key);
       }
     }
@@ -128,6 +129,11 @@ class Resume : public ::testing::Test {
     EXPECT_EQ(x.position, y.position);
     EXPECT_EQ(x.proxy_position, y.proxy_position);
     EXPECT_EQ(x.selection_round, y.selection_round);
+    ASSERT_EQ(x.crest.has_value(), y.crest.has_value());
+    if (x.crest) {
+      expect_equal(x.crest->tensors, y.crest->tensors);
+      EXPECT_EQ(without_measures(json::parse(x.crest->json)), without_measures(json::parse(y.crest->json)));
+    }
     EXPECT_EQ(x.best_accuracy, y.best_accuracy);
     EXPECT_EQ(x.best_epoch, y.best_epoch);
     expect_equal(read_checkpoint(a / "checkpoints" / "best_model.safetensors").learner.model,
@@ -209,6 +215,60 @@ TEST_F(Resume, StopsLeaveNoTraceWithStatisticsOfEachRank) {
   expect_stops_to_leave_no_trace({"training.sync_batch_norm=false", "selection.method=random", "training.steps=23",
                                   "selection.no_warmup=true", "output.save_minutes=1e-9"},
                                  3);
+}
+
+TEST_F(Resume, StopsLeaveNoTraceWithCrest) {
+  const std::vector<std::string> crest = {"selection.method=crest",
+                                          "training.epochs=6",
+                                          "training.batch_size=16",
+                                          "selection.crest.train_fraction=0.9",
+                                          "selection.crest.random_set=0.4",
+                                          "selection.crest.interval_factor=2",
+                                          "selection.crest.check_threshold=0.05",
+                                          "selection.crest.learned_loss=0.6",
+                                          "selection.crest.drop_interval=3",
+                                          "selection.crest.min_remaining=0.5"};
+  expect_stops_to_leave_no_trace(crest, 4);
+
+  // What the whole run has told, on the way.
+  const SharedFolder folder;
+  const auto what = experiment(crest);
+  Stops never;
+  ASSERT_TRUE(run(*what, folder.path() / "run", never));
+  if (world().rank() == 0) {
+    const json metrics = json::parse(bytes_of(folder.path() / "run" / "metrics.json"));
+    const json& updates = metrics.at("crest_updates");
+    const json& last = metrics.at("epochs").back().at("crest");
+    EXPECT_EQ(metrics["epochs"].front()["crest"]["updates"], 0) << "the first short epoch trains on all data";
+    EXPECT_EQ(last.at("updates"), updates.size());
+    EXPECT_GT(updates.size(), 1U);
+    EXPECT_EQ(updates.front().at("step"), 6);
+    EXPECT_TRUE(updates.front().at("error").is_null());
+    EXPECT_GT(last.at("checks").get<int>(), 0);
+    EXPECT_GT(last.at("dropped").get<int>(), 0);
+    EXPECT_EQ(last.at("dropped").get<int>() + last.at("remaining").get<int>(), 90);
+    EXPECT_GE(last.at("remaining").get<int>(), 45);
+    EXPECT_GT(last.at("dropped_accuracy").get<double>(), 0.5);
+    EXPECT_EQ(last.at("forwarded_by_checks"), last.at("checks").get<int>() * 36) << "V_r alone";
+    for (std::size_t i = 1; i < updates.size(); ++i) {
+      EXPECT_GT(updates[i].at("error").get<double>(), 0.05);
+      EXPECT_GT(updates[i].at("hessian_norm").get<double>(), 0.0);
+      EXPECT_LE(updates[i].at("interval").get<int>(), 6);
+      EXPECT_GT(updates[i].at("true_loss_error").get<double>(), 0.0);
+    }
+    for (const char* phase : {"selection", "approximation", "checking", "training"}) {
+      EXPECT_GT(metrics.at("summary").at("crest").at("seconds").at(phase).get<double>(), 0.0) << phase;
+    }
+    // Of a run with crest there is no way to one without it, nor to one that draws other sets.
+    const TrainingState state = find_resume_point(folder.path() / "run").state;
+    for (const char* other : {"selection.method=random", "selection.mode=none", "selection.crest.random_set=0.3"}) {
+      auto overrides = crest;
+      overrides.emplace_back(other);
+      EXPECT_THROW(check_same_course(state, "file", experiment(overrides)->config, 16), CheckpointError) << other;
+    }
+    check_same_course(state, "file", experiment(crest)->config, 16);
+  }
+  world().barrier();
 }
 
 TEST_F(Resume, ACheckpointInTheMiddleOfAnEpochIsAsGoodAsAStop) {
