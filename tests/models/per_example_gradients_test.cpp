@@ -163,13 +163,13 @@ INSTANTIATE_TEST_SUITE_P(
 class ModelOracle : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(ModelOracle, EqualsOneBackwardPassPerExample) {
-  const auto model = make_model(ModelConfig{.name = GetParam()}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = GetParam(), .pretrained = ""}, {3, 8, 8}, 10, 7);
   testing::disturb(*model);
   check_against_oracle(*model, {"full"}, 3, 2, 0.05);
 }
 
 TEST_P(ModelOracle, ClassifierScopeEqualsOneBackwardPassPerExample) {
-  const auto model = make_model(ModelConfig{.name = GetParam()}, {1, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = GetParam(), .pretrained = ""}, {1, 8, 8}, 10, 7);
   testing::disturb(*model);
   check_against_oracle(*model, {"classifier"}, 5, 2, 0.1);
 }
@@ -179,13 +179,13 @@ INSTANTIATE_TEST_SUITE_P(Models, ModelOracle,
                          [](const auto& information) { return information.param; });
 
 std::unique_ptr<Classifier> make_cnn_for_digits() {
-  auto model = make_model(ModelConfig{.name = "cnn", .width = 8}, {1, 8, 8}, 10, 7);
+  auto model = make_model(ModelConfig{.name = "cnn", .width = 8, .pretrained = ""}, {1, 8, 8}, 10, 7);
   testing::disturb(*model);
   return model;
 }
 
 TEST(PerExampleGradients, ChannelsLastGivesTheSameColumns) {
-  const auto model = make_model(ModelConfig{.name = "resnet20"}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "resnet20", .pretrained = ""}, {3, 8, 8}, 10, 7);
   testing::disturb(*model);
   const Data data = make_data(*model, 4);
   PerExampleGradients engine(*model, {"full"}, 0.0, 2);
@@ -231,7 +231,7 @@ TEST(PerExampleGradients, TheFactoredFormEqualsTheRows) {
 
 TEST(PerExampleGradients, ManyClassesAreProjectedInBlocks) {
   // 64 x 400 x 200 elements of scratch at once would pass the limit of 2^22: 163 classes at a time.
-  const auto model = make_model(ModelConfig{.name = "mlp", .width = 6}, {1, 4, 4}, 200, 7);
+  const auto model = make_model(ModelConfig{.name = "mlp", .width = 6, .pretrained = ""}, {1, 4, 4}, 200, 7);
   const Data data = make_data(*model, 64);
   PerExampleGradients engine(*model, {"classifier"}, 0.0, 64);
   at::Tensor rows = at::zeros({64, engine.dimension()});
@@ -241,7 +241,7 @@ TEST(PerExampleGradients, ManyClassesAreProjectedInBlocks) {
 }
 
 TEST(PerExampleGradients, ScopesSelectParametersInTheirOrder) {
-  const auto model = make_model(ModelConfig{.name = "resnet18"}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "resnet18", .pretrained = ""}, {3, 8, 8}, 10, 7);
   const auto names_of = [&model](const Scope& scope) {
     std::vector<std::string> names;
     std::int64_t end = 0;
@@ -271,7 +271,7 @@ TEST(PerExampleGradients, ScopesSelectParametersInTheirOrder) {
 }
 
 TEST(PerExampleGradients, PartsOfLayersAndParallelBranchesWork) {
-  const auto model = make_model(ModelConfig{.name = "resnext"}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "resnext", .pretrained = ""}, {3, 8, 8}, 10, 7);
   testing::disturb(*model);
   check_against_oracle(*model, {"layer2.0.downsample.0.weight", "layer2.0.conv2.weight", "*.bn3.bias"}, 3, 2, 0.0);
   check_against_oracle(*model, {"layer3.?.bn2.weight", "fc.bias"}, 3, 2, 0.0);
@@ -338,7 +338,7 @@ double status_bytes(const std::string& key) {
 
 TEST(PerExampleGradients, NeverHoldChunkTimesDimension) {
   const std::int64_t chunk_size = 16;
-  const auto model = make_model(ModelConfig{.name = "resnet18"}, {3, 16, 16}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "resnet18", .pretrained = ""}, {3, 16, 16}, 10, 7);
   const Data data = make_data(*model, chunk_size);
   PerExampleGradients engine(*model, {"full"}, 0.0, chunk_size);
   const at::Tensor sketch = at::ones({2, engine.dimension()});

@@ -13,7 +13,7 @@ namespace sage {
 namespace {
 
 std::unique_ptr<Classifier> make(const std::string& name, std::uint64_t seed, std::int64_t classes = 10) {
-  return make_model(ModelConfig{.name = name}, {1, 8, 8}, classes, seed);
+  return make_model(ModelConfig{.name = name, .pretrained = ""}, {1, 8, 8}, classes, seed);
 }
 
 std::string message_of_loading(Module& model, const std::vector<NamedTensor>& state) {
