@@ -160,9 +160,19 @@ void add_selection(Table& t, SelectionConfig& c) {
   t.integer("selection.clusters", c.clusters, {1, 256}, "directions",
             "consensus directions of each class (spherical k-means); agreement is with the nearest");
   t.number_or_auto("selection.filter.drop", c.filter.drop, {.low = 0, .high = 1, .below_high = true}, "",
-                   "filter: part that is cut off; auto: found from the data by confident counting");
-  t.number("selection.filter.gate", c.filter.gate, {0, 1}, "",
-           "filter: auto cuts nothing where the estimated part of wrong labels is below this");
+                   "filter, coverage: part that is cut off; auto: found from the data by counting doubtful labels");
+  t.number(
+      "selection.filter.gate", c.filter.gate, {0, 1}, "",
+      "auto: nothing is cut where fewer labels than this part are doubted for certain: in both ways of counting (with "
+      "count: confident, in that one)");
+  t.choice(
+      "selection.filter.count", c.filter.count, {"either", "chance", "confident"},
+      "auto: doubtful is a label less probable than 1 / classes (chance), one that confident counting contradicts, or "
+      "either");
+  t.choice(
+      "selection.filter.by", c.filter.by, {"agreement", "small_loss", "confident_learning"},
+      "which labels of a class are cut off: those of the lowest score, the largest loss, or the lowest margin over "
+      "another class");
   t.choice("selection.sketch.method", c.sketch.method, {"fd", "random_projection"},
            "Frequent Directions or a random projection");
   t.integer_or_auto("selection.sketch.size", c.sketch.size, {2, 65536}, "rows",
