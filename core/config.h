@@ -114,7 +114,7 @@ struct SelectionConfig {
   std::int64_t clusters = 1;            // directions of a class; agreement is with the nearest
   struct Filter {
     double drop = -1.0;            // fraction cut off, or -1: `auto`, found from the data
-    double gate = 0.03;            // auto: no cut where fewer labels than this part are doubted for certain
+    double gate = 0.05;            // auto: no cut where the estimated noise is below this
     std::string count = "either";  // auto: either | chance | confident
     std::string by = "agreement";  // agreement | small_loss | confident_learning: what is least trusted
   } filter;

@@ -161,10 +161,8 @@ void add_selection(Table& t, SelectionConfig& c) {
             "consensus directions of each class (spherical k-means); agreement is with the nearest");
   t.number_or_auto("selection.filter.drop", c.filter.drop, {.low = 0, .high = 1, .below_high = true}, "",
                    "filter, coverage: part that is cut off; auto: found from the data by counting doubtful labels");
-  t.number(
-      "selection.filter.gate", c.filter.gate, {0, 1}, "",
-      "auto: nothing is cut where fewer labels than this part are doubted for certain: in both ways of counting (with "
-      "count: confident, in that one)");
+  t.number("selection.filter.gate", c.filter.gate, {0, 1}, "",
+           "filter: auto cuts nothing where the estimated part of wrong labels is below this");
   t.choice(
       "selection.filter.count", c.filter.count, {"either", "chance", "confident"},
       "auto: doubtful is a label less probable than 1 / classes (chance), one that confident counting contradicts, or "

@@ -30,8 +30,7 @@ std::vector<std::int64_t> choose_after_filter(const SelectionRequest& request, s
   std::vector<std::int64_t> cut;
   if (doubts != nullptr) {
     const SuspectCounts suspects = doubts->suspects();
-    const std::int64_t total = sum(config.filter.count == "confident" ? suspects.confident : suspects.chance);
-    result.estimated_noise = static_cast<double>(total) / static_cast<double>(count);
+    result.estimated_noise = estimated_wrong(suspects, config.filter.count) / static_cast<double>(count);
     cut = gated_cut(suspects, config.filter.count, config.filter.gate, count);
   } else {
     cut = fixed_cut(config.filter.drop, count_classes(request.labels, request.class_count));

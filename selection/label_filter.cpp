@@ -114,13 +114,19 @@ void append_peer_scores(const at::Tensor& probabilities, std::span<const std::in
   });
 }
 
+double estimated_wrong(const SuspectCounts& suspects, std::string_view rule) {
+  const auto sum = [](const std::vector<std::int64_t>& counts) {
+    return static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}));
+  };
+  if (rule == "confident") return sum(suspects.confident);
+  if (rule == "chance") return sum(suspects.chance);
+  return 0.5 * (sum(suspects.confident) + sum(suspects.chance));
+}
+
 std::vector<std::int64_t> gated_cut(const SuspectCounts& suspects, std::string_view rule, double gate,
                                     std::int64_t count) {
-  const std::vector<std::int64_t>& certain = rule == "confident" ? suspects.confident : suspects.both;
-  const std::int64_t total = std::accumulate(certain.begin(), certain.end(), std::int64_t{0});
-  if (static_cast<double>(total) < gate * static_cast<double>(count)) {
-    return std::vector<std::int64_t>(certain.size(), 0);
-  }
+  const bool is_noisy = estimated_wrong(suspects, rule) >= gate * static_cast<double>(count);
+  if (!is_noisy) return std::vector<std::int64_t>(suspects.both.size(), 0);
   if (rule == "confident") return suspects.confident;
   std::vector<std::int64_t> cut = suspects.chance;
   if (rule == "chance") return cut;

@@ -1,10 +1,10 @@
 // `keep: filter`: examples that disagree with their class are probably mislabelled. How many of each class to cut off
 // is found by counting doubtful labels, which ones by their trust (agreement).
 //
-// Two ways to count. Confident counting takes a label for suspect if the network is confident of another class.
-// Counting by chance (ours) takes one for suspect if the network gives it less than 1 / classes: that count follows the
-// true number of wrong labels more closely, for scorers trained briefly and long (docs/results.md). What is suspect in
-// both ways tells whether there are wrong labels at all.
+// Two ways to count. Confident counting takes a label for suspect if the network is confident of another class; it
+// counts too many where the network has learned little, too few where it has learned long, and sees labels that are
+// confused in pairs. Counting by chance (ours) takes one for suspect if the network gives it less than 1 / classes; it
+// hardly depends on how long the network has learned, but does not see pairs. docs/results.md has the figures.
 //
 // Northcutt, Jiang, Chuang: "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70, 2021, section 3.1.
 #pragma once
@@ -61,10 +61,13 @@ void append_peer_scores(const at::Tensor& probabilities, std::span<const std::in
                         std::span<const double> thresholds, std::vector<float>& small_loss,
                         std::vector<float>& confident_learning);
 
-/// Examples of each class to cut: the suspects by `rule` (selection.filter.count: either, chance, confident), or none
-/// if those of which it is certain (suspect in both ways; with `confident` the confident ones) are less than `gate` of
-/// all `count` examples. On clean labels a network that has learned little gives many less than chance, but is seldom
-/// confident too. Where labels are wrong, `either` cuts off more than are wrong: what is left is the cleaner.
+/// How many labels are probably wrong, by `rule` (selection.filter.count): the suspects by chance, by confident
+/// counting, or (either) the mean of the two counts.
+double estimated_wrong(const SuspectCounts& suspects, std::string_view rule);
+
+/// Examples of each class to cut: the suspects by `rule` (with `either` those in either way), or none if
+/// estimated_wrong() is less than `gate` of all `count` examples. Where labels are wrong, `either` cuts off more than
+/// are wrong: what is left is the cleaner.
 std::vector<std::int64_t> gated_cut(const SuspectCounts& suspects, std::string_view rule, double gate,
                                     std::int64_t count);
 /// round(drop x examples of the class). Throws ConfigError if `drop` is not in [0, 1).

@@ -89,7 +89,7 @@ struct SelectionResult {
   std::vector<double> consensus_strength;     ///< per class (or one): length of the mean of the unit vectors, 0 to 1
   std::optional<Certificate> certificate;     ///< where a sketch scored
   std::vector<std::int64_t> doubtful;     ///< keep: filter or coverage: ids cut off as probably mislabelled, ascending
-  std::optional<double> estimated_noise;  ///< keep: filter or coverage, drop: auto: suspects / candidates
+  std::optional<double> estimated_noise;  ///< keep: filter or coverage, drop: auto: probably wrong / candidates
   PeerScores peers;                       ///< keep: filter or coverage
   std::int64_t degenerate = 0;            ///< examples whose projected gradient is zero or not finite: lowest score
   std::int64_t non_finite = 0;            ///< gradients with values that are not finite, left out of the sketch

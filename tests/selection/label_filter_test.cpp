@@ -75,12 +75,17 @@ TEST(LabelFilter, PeerScoresByHand) {
 }
 
 TEST(LabelFilter, GateAndFixedCut) {
-  EXPECT_EQ(gated_cut({{1, 1}, {9, 9}, {0, 0}}, "confident", 0.03, 100), (Counts{0, 0}));
-  EXPECT_EQ(gated_cut({{1, 2}, {9, 9}, {0, 0}}, "confident", 0.03, 100), (Counts{1, 2}));
-  EXPECT_EQ(gated_cut({{9, 9}, {5, 6}, {1, 1}}, "chance", 0.03, 100), (Counts{0, 0}));
-  EXPECT_EQ(gated_cut({{9, 9}, {5, 6}, {1, 2}}, "chance", 0.03, 100), (Counts{5, 6}));
-  EXPECT_EQ(gated_cut({{9, 9}, {5, 6}, {1, 1}}, "either", 0.03, 100), (Counts{0, 0}));
-  EXPECT_EQ(gated_cut({{9, 9}, {5, 6}, {1, 2}}, "either", 0.03, 100), (Counts{13, 13}));
+  const SuspectCounts few = {{1, 2}, {2, 1}, {1, 0}}, many = {{4, 8}, {3, 5}, {2, 1}};
+  EXPECT_EQ(estimated_wrong(many, "either"), 10.0);
+  EXPECT_EQ(estimated_wrong(many, "chance"), 8.0);
+  EXPECT_EQ(estimated_wrong(many, "confident"), 12.0);
+  for (const char* rule : {"either", "chance", "confident"}) {
+    EXPECT_EQ(gated_cut(few, rule, 0.031, 100), (Counts{0, 0})) << rule;
+    EXPECT_NE(gated_cut(few, rule, 0.03, 100), (Counts{0, 0})) << rule;
+  }
+  EXPECT_EQ(gated_cut(many, "either", 0.05, 100), (Counts{5, 12}));
+  EXPECT_EQ(gated_cut(many, "chance", 0.05, 100), (Counts{3, 5}));
+  EXPECT_EQ(gated_cut(many, "confident", 0.05, 100), (Counts{4, 8}));
   EXPECT_EQ(fixed_cut(0.3, Counts{10, 5, 0}), (Counts{3, 2, 0}));
   EXPECT_EQ(fixed_cut(0.0, Counts{10}), Counts{0});
   EXPECT_THROW(fixed_cut(1.0, Counts{10}), ConfigError);
