@@ -18,6 +18,15 @@ import statistics
 METHODS = {
     "top": "SAGE, keep: top",
     "filter": "SAGE, keep: filter",
+    "by_loss": "filter by the loss",
+    "confident": "filter, confident counting",
+    "strata": "filter, then by strata",
+    "farthest": "filter, then farthest first",
+    "facility": "filter, then facility location",
+    "facility_by_loss": "filter by the loss, then facility location",
+    "clusters": "filter, 4 directions a class",
+    "full": "filter, full gradients",
+    "last_block": "filter, gradients of the last block",
     "random": "class-balanced random",
     "all": "all data",
 }
@@ -141,6 +150,8 @@ def plot(rows: list[Row], path: pathlib.Path, title: str) -> None:
 
     colours = {"top": "#0072b2", "filter": "#009e73", "random": "#e69f00", "all": "#767676"}
     names = {"top": "SAGE\ntop", "filter": "SAGE\nfilter", "random": "random", "all": "all\ndata"}
+    names |= {method: method.replace("_", "\n") for method in METHODS if method not in names}
+    colours |= {method: "#cc79a7" for method in METHODS if method not in colours}  # variants of the filter
     kinds = list(dict.fromkeys(row.labels for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
     figure, axes = plt.subplots(2, len(kinds), figsize=(1 + 4 * len(kinds), 6.5), sharey="row", squeeze=False,

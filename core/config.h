@@ -109,18 +109,26 @@ struct SelectionConfig {
   std::string method = "sage";  // names in selection/registry
   double fraction = 0.05;
   bool per_class = true;
-  std::string scoring = "agreement";  // agreement | gradient_norm
-  std::string keep = "top";           // top | filter
+  std::string scoring = "agreement";    // agreement | gradient_norm
+  std::string keep = "top";             // top | filter | coverage
+  std::string coverage = "stratified";  // stratified | farthest_first | facility_location
+  std::int64_t clusters = 1;            // directions of a class; agreement is with the nearest
   struct Filter {
-    double drop = -1.0;  // fraction cut off, or -1: `auto`, found from the data
-    double gate = 0.03;  // auto: no cut where the estimated noise is below this
+    double drop = -1.0;            // fraction cut off, or -1: `auto`, found from the data
+    double gate = 0.05;            // auto: no cut where the estimated noise is below this
+    std::string count = "either";  // auto: either | chance | confident
+    std::string by = "agreement";  // agreement | small_loss | confident_learning: what is least trusted
   } filter;
   struct Sketch {
-    std::string method = "fd";     // fd | random_projection
-    std::int64_t size = 256;       // rows (ell); 0: `auto`
-    double buffer = 2.0;           // buffer rows / size, 2 to 4
-    double epsilon = 0.01;         // auto: grow while certificate > epsilon x squared norm of all gradients
-    std::int64_t max_size = 1024;  // auto: never above
+    std::string method = "fd";            // fd | random_projection
+    std::int64_t size = 256;              // rows (ell); 0: `auto`
+    double alpha = 1.0;                   // part of the rows that a shrink takes from, the lowest; 1: from all
+    double buffer = 2.0;                  // buffer rows / size, 2 to 4
+    double epsilon = 0.01;                // auto: grow while certificate > epsilon x squared norm of all gradients
+    std::int64_t max_size = 1024;         // auto: never above
+    std::string projection = "gaussian";  // random_projection: gaussian | rademacher | sparse
+    double density = -1.0;                // sparse: part of the entries that is not 0, or -1: 1 / sqrt(D)
+    std::string projection_precision = "float32";  // float32 | bf16: of S g alone
   } sketch;
   struct Gradient {
     std::vector<std::string> scope = {"classifier"};  // classifier | full | parameter-name patterns
@@ -131,11 +139,12 @@ struct SelectionConfig {
   bool no_warmup = false;
   std::int64_t warmup_epochs = 10;
   std::int64_t refresh_epochs = 50;
-  std::string scores = "auto";           // cached | recomputed | auto
-  std::int64_t memory_limit_mib = 4096;  // auto: cached below this, per rank
-  std::int64_t shards = 0;               // 0: from N and the sketch size
-  std::string compression = "auto";      // auto | cpu | gpu
-  std::string scorer = "current";        // current | proxy
+  std::string scores = "auto";              // cached | recomputed | auto
+  std::string cache_precision = "float32";  // float32 | bf16: of what is cached
+  std::int64_t memory_limit_mib = 4096;     // auto: cached below this, per rank
+  std::int64_t shards = 0;                  // 0: from N and the sketch size
+  std::string compression = "auto";         // auto | cpu | gpu
+  std::string scorer = "current";           // current | proxy
   struct Proxy {
     std::string model;  // empty: the same as model.name
     std::int64_t steps = 0;

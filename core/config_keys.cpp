@@ -157,21 +157,43 @@ void add_selection(Table& t, SelectionConfig& c) {
   t.choice("selection.scoring", c.scoring, {"agreement", "gradient_norm"},
            "score: cosine of projected gradient and consensus, or the gradient's norm");
   t.choice(
-      "selection.keep", c.keep, {"top", "filter"},
-      "keep the highest scores (the paper), or cut off the disagreeing tail and draw class-balanced from the rest");
+      "selection.keep", c.keep, {"top", "filter", "coverage"},
+      "keep the highest scores (the paper), or cut off the disagreeing tail and draw class-balanced from the rest: "
+      "at random, or so that what is drawn covers it");
+  t.choice("selection.coverage", c.coverage, {"stratified", "farthest_first", "facility_location"},
+           "coverage: evenly over the scores, or by the directions of projected gradients");
+  t.integer("selection.clusters", c.clusters, {1, 256}, "directions",
+            "consensus directions of each class (spherical k-means); agreement is with the nearest");
   t.number_or_auto("selection.filter.drop", c.filter.drop, {.low = 0, .high = 1, .below_high = true}, "",
-                   "filter: part that is cut off; auto: found from the data by confident counting");
+                   "filter, coverage: part that is cut off; auto: found from the data by counting doubtful labels");
   t.number("selection.filter.gate", c.filter.gate, {0, 1}, "",
            "filter: auto cuts nothing where the estimated part of wrong labels is below this");
+  t.choice(
+      "selection.filter.count", c.filter.count, {"either", "chance", "confident"},
+      "auto: doubtful is a label less probable than 1 / classes (chance), one that confident counting contradicts, or "
+      "either");
+  t.choice(
+      "selection.filter.by", c.filter.by, {"agreement", "small_loss", "confident_learning"},
+      "which labels of a class are cut off: those of the lowest score, the largest loss, or the lowest margin over "
+      "another class");
   t.choice("selection.sketch.method", c.sketch.method, {"fd", "random_projection"},
-           "Frequent Directions or a Gaussian random projection");
+           "Frequent Directions or a random projection");
   t.integer_or_auto("selection.sketch.size", c.sketch.size, {2, 65536}, "rows",
                     "rows of the sketch (ell); auto: grows until the certificate is below sketch.epsilon");
+  t.number("selection.sketch.alpha", c.sketch.alpha, {.low = 0, .high = 1, .above_low = true}, "",
+           "part of the sketch's rows that shrinking takes from, the lowest (alpha-FD); 1: all, plain Frequent "
+           "Directions");
   t.number("selection.sketch.buffer", c.sketch.buffer, {2, 4}, "x size",
            "rows of the sketch's buffer: more is more accurate and takes more memory");
   t.number("selection.sketch.epsilon", c.sketch.epsilon, {.low = 0, .high = 1, .above_low = true}, "",
            "auto: largest error bound, as part of the squared norm of all gradients");
   t.integer("selection.sketch.max_size", c.sketch.max_size, {2, 65536}, "rows", "auto: never more rows than this");
+  t.choice("selection.sketch.projection", c.sketch.projection, {"gaussian", "rademacher", "sparse"},
+           "random_projection: entries normal, +-1, or mostly 0 and else +-1, brought to the same variance");
+  t.number_or_auto("selection.sketch.density", c.sketch.density, {.low = 0, .high = 1, .above_low = true}, "",
+                   "sparse: part of the entries that is not 0 (Achlioptas: 0.3333); auto: 1 / sqrt(D)");
+  t.choice("selection.sketch.projection_precision", c.sketch.projection_precision, {"float32", "bf16"},
+           "of the products S g (rows, Gram matrices and sketches stay float32)");
   t.texts("selection.gradient.scope", c.gradient.scope,
           "whose gradients: classifier (last layer), full, or patterns of parameter names");
   t.integer("selection.gradient.chunk_size", c.gradient.chunk_size, {1, 1e6}, "examples",
@@ -184,6 +206,8 @@ void add_selection(Table& t, SelectionConfig& c) {
   t.integer("selection.refresh_epochs", c.refresh_epochs, {1, 1e6}, "epochs", "epochs between selections");
   t.choice("selection.scores", c.scores, {"auto", "cached", "recomputed"},
            "keep projected gradients between the passes, or compute them again in constant memory");
+  t.choice("selection.cache_precision", c.cache_precision, {"float32", "bf16"},
+           "of the features or projected gradients that are kept between the passes");
   t.integer("selection.memory_limit_mib", c.memory_limit_mib, {1, 1e9}, "MiB",
             "auto: cached where what is kept per rank stays below this");
   t.integer("selection.shards", c.shards, {0, 65536}, "shards",

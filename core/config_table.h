@@ -137,4 +137,4 @@ class Table {
   }
 };
 
-}  // namespace sage
+}  // namespace sage::config_table

@@ -29,6 +29,10 @@ void check(const FrequentDirectionsOptions& options) {
   if (options.size < 2) {
     throw ConfigError(fmt::format("selection.sketch.size must be at least 2 (it is {})", options.size));
   }
+  if (!(options.alpha > 0.0 && options.alpha <= 1.0)) {
+    throw ConfigError(
+        fmt::format("selection.sketch.alpha must lie above 0 and at most at 1 (it is {})", options.alpha));
+  }
   if (!(options.buffer >= 2.0 && options.buffer <= 4.0)) {
     throw ConfigError(fmt::format("selection.sketch.buffer must lie between 2 and 4 (it is {})", options.buffer));
   }
@@ -64,7 +68,7 @@ at::Tensor make_buffer(std::int64_t rows, std::int64_t columns, const at::Tensor
 
 FrequentDirections::FrequentDirections(const FrequentDirectionsOptions& options) : options_(options) {
   check(options);
-  rule_ = {options.size, options.dimension, options.epsilon, options.max_size};
+  rule_ = {options.size, options.dimension, options.epsilon, options.max_size, options.alpha};
   buffer_ = make_buffer(buffer_rows_for(options.size, options.buffer), options.dimension,
                         at::TensorOptions(options.device).dtype(options.type));
   known_ = at::empty({0}, at::kDouble);

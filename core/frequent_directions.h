@@ -13,6 +13,7 @@ namespace sage {
 struct FrequentDirectionsOptions {
   std::int64_t dimension = 0;  ///< D, columns of every row
   std::int64_t size = 256;     ///< ell >= 2; with max_size > 0 the size to start with
+  double alpha = 1.0;          ///< part of the directions that a shrink takes from, the lowest; 1: Frequent Directions
   double buffer = 2.0;         ///< buffer rows / size, 2 to 4: more is more accurate and decomposes less often
   double epsilon = 0.01;       ///< `auto` size: grow where the error bound would pass epsilon ||A||_F^2
   std::int64_t max_size = 0;   ///< `auto` size: never above; 0: the size is fixed
@@ -26,15 +27,19 @@ struct FrequentDirectionsOptions {
 ///   0 <= ||A x||^2 - ||S x||^2 <= error_bound() <= ||A - A_k||_F^2 / (ell - k),
 ///   ell error_bound() <= ||A||_F^2 - ||S||_F^2.
 ///
+/// With alpha < 1 (alpha-FD) a shrink takes from the lowest alpha ell directions alone, and both bounds hold with alpha
+/// ell in the place of ell: worse promises, and smaller errors in practice where few directions matter.
+///
 /// Rows gather in a buffer; when it is full, its Gram matrix K = B B^T is decomposed and every direction loses the
 /// ell-th largest eigenvalue. The rows that stay are orthogonal, so that only the blocks of K that concern new rows are
 /// computed, and all of K every 16th time, against drift. Where D <= ell nothing is lost.
 ///
 /// Liberty: "Simple and Deterministic Matrix Sketching", KDD 2013. Ghashami, Liberty, Phillips, Woodruff: "Frequent
-/// Directions", SIAM J. Comput. 45(5), 2016.
+/// Directions", SIAM J. Comput. 45(5), 2016. Desai, Ghashami, Phillips: "Improved Practical Matrix Sketching with
+/// Guarantees", IEEE TKDE 28(7), 2016 (alpha-FD).
 class FrequentDirections {
  public:
-  /// Throws ConfigError for a size below 2, a buffer outside 2 to 4, or no columns.
+  /// Throws ConfigError for a size below 2, alpha outside (0, 1], a buffer outside 2 to 4, or no columns.
   explicit FrequentDirections(const FrequentDirectionsOptions& options);
 
   /// A writable view [n, D] of free buffer rows, n = min(max_rows, free rows). Shrinks first if fewer than `at_least`

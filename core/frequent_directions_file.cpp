@@ -20,7 +20,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "sketches are stored in little-endian order");
 
 constexpr char kMagic[8] = {'S', 'A', 'G', 'E', '-', 'F', 'D', '\n'};
-constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kVersion = 2;
 constexpr std::int64_t kMaxExtent = std::int64_t{1} << 40;  // of rows, columns and counts: no product overflows
 
 /// Everything but tensors. Plain 8-byte fields, so that there is no padding.
@@ -30,9 +30,9 @@ struct Header {
   std::int64_t type;  // 4 or 8 bytes an element
   std::int64_t dimension, size, start_size, max_size, smallest_size;
   std::int64_t kept, filled, rows_seen, shrinks;
-  double buffer, epsilon, error_bound, squared_norm;
+  double alpha, buffer, epsilon, error_bound, squared_norm;
 };
-static_assert(sizeof(Header) == 16 * 8);
+static_assert(sizeof(Header) == 17 * 8);
 
 [[noreturn]] void damaged(const std::string& what) {
   throw CheckpointError("not a whole Frequent Directions sketch: " + what);
@@ -55,6 +55,7 @@ std::string FrequentDirections::serialize() const {
   header.filled = filled_;
   header.rows_seen = rows_seen_;
   header.shrinks = shrinks_;
+  header.alpha = rule_.alpha;
   header.buffer = options_.buffer;
   header.epsilon = rule_.epsilon;
   header.error_bound = error_bound_;
@@ -109,6 +110,7 @@ FrequentDirections FrequentDirections::deserialize(std::string_view bytes, at::D
   FrequentDirectionsOptions options;
   options.dimension = header.dimension;
   options.size = header.start_size;
+  options.alpha = header.alpha;
   options.buffer = header.buffer;
   options.epsilon = header.epsilon;
   options.max_size = header.max_size;

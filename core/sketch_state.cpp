@@ -16,6 +16,11 @@
 
 namespace sage {
 
+std::int64_t ShrinkRule::shrunk_directions() const {
+  const auto count = static_cast<std::int64_t>(std::ceil(alpha * static_cast<double>(size)));
+  return std::clamp<std::int64_t>(count, 1, size);
+}
+
 SketchState SketchState::none(const ShrinkRule& rule, at::TensorOptions options) {
   SketchState state;
   state.rule = rule;
@@ -34,7 +39,7 @@ at::Tensor sketch_numbers(const SketchState& state) {
   return at::tensor({static_cast<double>(state.row_count()), static_cast<double>(state.rule.size),
                      static_cast<double>(state.rule.dimension), state.rule.epsilon,
                      static_cast<double>(state.rule.max_size), state.error_bound, state.squared_norm,
-                     static_cast<double>(state.rows_seen), static_cast<double>(state.smallest_size)},
+                     static_cast<double>(state.rows_seen), static_cast<double>(state.smallest_size), state.rule.alpha},
                     at::kDouble);
 }
 
@@ -44,7 +49,8 @@ std::int64_t read_sketch_numbers(const at::Tensor& numbers, SketchState& state) 
     if (!(value[i] >= 0.0 && value[i] < 9e15)) throw CheckpointError("the numbers of a sketch are damaged");
     return static_cast<std::int64_t>(value[i]);
   };
-  state.rule = {count(1), count(2), value[3], count(4)};
+  if (!(value[9] > 0.0 && value[9] <= 1.0)) throw CheckpointError("the numbers of a sketch are damaged");
+  state.rule = {count(1), count(2), value[3], count(4), value[9]};
   state.error_bound = value[5];
   state.squared_norm = value[6];
   state.rows_seen = count(7);
@@ -81,8 +87,12 @@ ShrinkDecision decompose(const at::Tensor& gram, const ShrinkRule& rule, at::Sca
   decision.charge = charge;
   decision.eigenvalues = at::empty({kept}, at::kDouble);
   at::Tensor scale = at::empty({kept}, at::kDouble);
-  const double c = std::sqrt(delta);
+  // With alpha < 1 the highest directions lose nothing. What is lost of any direction is still at most delta, and of
+  // the whole at least delta for each of the others, so that the bounds hold with alpha ell in the place of ell.
+  const std::int64_t spared = by.size - by.shrunk_directions();
+  const double root = std::sqrt(delta);
   for (std::int64_t j = 0; j < kept; ++j) {
+    const double c = j < spared ? 0.0 : root;
     // On singular values, so that no digits are lost where lambda_j is close to delta.
     const double a = std::sqrt(lambda[j]);
     decision.eigenvalues.mutable_data_ptr<double>()[j] = (a - c) * (a + c);

@@ -2,7 +2,8 @@
 // streaming update, the merge of two sketches and the all-reduce over ranks all decide through decompose().
 //
 // Ghashami, Liberty, Phillips, Woodruff: "Frequent Directions: Simple and Deterministic Matrix Sketching", SIAM J.
-// Comput. 45(5), 2016, section 3 (merging).
+// Comput. 45(5), 2016, section 3 (merging). Desai, Ghashami, Phillips: "Improved Practical Matrix Sketching with
+// Guarantees", IEEE TKDE 28(7), 2016, section 3 (alpha-FD).
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -16,7 +17,10 @@ struct ShrinkRule {
   std::int64_t dimension = 0;  ///< D; where D <= size nothing need be lost and nothing is subtracted
   double epsilon = 0.0;        ///< `auto` size: grow instead where the error would pass epsilon ||A||_F^2
   std::int64_t max_size = 0;   ///< `auto` size: never above; 0: the size is fixed
+  double alpha = 1.0;          ///< the ell-th eigenvalue is taken from the lowest alpha ell directions alone
 
+  /// Directions that a shrink takes from, ceil(alpha ell): at least the last one.
+  std::int64_t shrunk_directions() const;
   bool lossless() const { return dimension <= size; }
   /// Eigenvalues up to this fraction of the largest are rounding of products in `type`: their rows are dropped.
   double drop_tolerance(at::ScalarType type) const { return lossless() || type == at::kDouble ? 1e-14 : 1e-7; }
@@ -39,7 +43,7 @@ struct SketchState {
   double sketch_squared_norm() const;  ///< ||S||_F^2
 };
 
-constexpr std::int64_t kSketchNumbers = 9;
+constexpr std::int64_t kSketchNumbers = 10;
 /// Everything of a sketch but its tensors, to be sent or stored: [kSketchNumbers], float64. Counts stay exact below
 /// 2^53.
 at::Tensor sketch_numbers(const SketchState& state);
@@ -49,8 +53,8 @@ std::int64_t read_sketch_numbers(const at::Tensor& numbers, SketchState& state);
 
 /// What a shrink of n rows B does: S = rotation B.
 struct ShrinkDecision {
-  at::Tensor rotation;     ///< [k, n], float64, CPU: sqrt((lambda_j - delta) / lambda_j) u_j^T
-  at::Tensor eigenvalues;  ///< [k], float64, CPU: lambda_j - delta, descending
+  at::Tensor rotation;     ///< [k, n], float64, CPU: sqrt((lambda_j - delta) / lambda_j) u_j^T; where j is spared u_j^T
+  at::Tensor eigenvalues;  ///< [k], float64, CPU: lambda_j - delta (lambda_j), descending
   double charge = 0.0;     ///< what error_bound grows by: max(delta, the largest eigenvalue of a dropped row)
   std::int64_t size = 0;   ///< the ell by which was shrunk: rule.size, or more where `auto` let it grow
 };

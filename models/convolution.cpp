@@ -151,7 +151,7 @@ void Conv2d::project_weight_gradients(const at::Tensor& input, const at::Tensor&
     const std::int64_t count = std::min(step, outputs - first);
     const at::Tensor columns = room.narrow(0, 0, batch * count * window).view({batch, count * window});
     run_kernel(inputs, gradients, first, first + count, columns);
-    projected.addmm_(columns, block.narrow(1, first * window, count * window).t());
+    add_product(projected, columns, block.narrow(1, first * window, count * window));
     if (squared_norms.defined()) squared_norms.add_(columns.square().sum(1));
   }
 }

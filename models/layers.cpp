@@ -92,11 +92,19 @@ void Layer::write_weight_gradients(const at::Tensor& input, const at::Tensor& ou
   columns.copy_(weight_gradients(input, output_gradient));
 }
 
+void add_product(at::Tensor projected, const at::Tensor& gradients, const at::Tensor& block) {
+  if (block.scalar_type() == gradients.scalar_type()) {
+    projected.addmm_(gradients, block.t());
+  } else {
+    projected.add_(at::mm(gradients.to(block.scalar_type()), block.t()));
+  }
+}
+
 void Layer::project_weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient,
                                      const at::Tensor& block, at::Tensor projected, at::Tensor squared_norms) const {
   const at::NoGradGuard no_grad;
   const at::Tensor gradients = weight_gradients(input, output_gradient);
-  projected.addmm_(gradients, block.t());
+  add_product(projected, gradients, block);
   if (squared_norms.defined()) {
     // Norms of the weight's first dimension apart, then their squares' sum: short sums lose less in float32, and no
     // second [B, weight.numel()] is made.
@@ -153,6 +161,7 @@ void Linear::project_weight_gradients(const at::Tensor& input, const at::Tensor&
                                       const at::Tensor& block, at::Tensor projected, at::Tensor squared_norms) const {
   const at::NoGradGuard no_grad;
   const std::int64_t batch = input.size(0), outputs = weight().size(0), inputs = weight().size(1);
+  const at::Tensor factor = input.to(block.scalar_type()), other = output_gradient.to(block.scalar_type());
   const bool has_places = input.dim() == 3;
   const std::int64_t scratch_of_output = batch * (has_places ? inputs : block.size(0));
   const std::int64_t step =
@@ -162,14 +171,14 @@ void Linear::project_weight_gradients(const at::Tensor& input, const at::Tensor&
     const std::int64_t count = std::min(step, outputs - first);
     if (has_places) {
       const at::Tensor gradients = at::bmm(output_gradient.narrow(2, first, count).transpose(1, 2), input).flatten(1);
-      projected.addmm_(gradients, block.narrow(1, first * inputs, count * inputs).t());
+      add_product(projected, gradients, block.narrow(1, first * inputs, count * inputs));
       if (squared_norms.defined()) squared_norms.add_(gradients.square().sum(1));
       continue;
     }
     // z[b, e] = sum over c of r[b, c] (sum over f of S[e, c, f] h[b, f]), the inner sums as one batched product over c.
     const at::Tensor inner =
-        at::bmm(input.unsqueeze(0).expand({count, batch, inputs}), by_output.narrow(0, first, count));
-    projected.add_(at::bmm(output_gradient.narrow(1, first, count).unsqueeze(1), inner.transpose(0, 1)).squeeze(1));
+        at::bmm(factor.unsqueeze(0).expand({count, batch, inputs}), by_output.narrow(0, first, count));
+    projected.add_(at::bmm(other.narrow(1, first, count).unsqueeze(1), inner.transpose(0, 1)).squeeze(1));
   }
   if (squared_norms.defined() && !has_places) {
     squared_norms.add_(output_gradient.square().sum(1) * input.square().sum(1));

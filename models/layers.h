@@ -72,7 +72,8 @@ class Layer : public Block {
   virtual void write_weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient,
                                       at::Tensor columns) const;
   /// Adds weight_gradients x block^T to `projected` [B, ell], and their squared norms to `squared_norms` [B] where that
-  /// is defined. `block` [ell, weight.numel()] holds this weight's columns of a sketch; rows may be strided.
+  /// is defined. `block` [ell, weight.numel()] holds this weight's columns of a sketch; rows may be strided. Where it
+  /// is in bfloat16, so are the products; sums over layers stay in the type of `projected`.
   virtual void project_weight_gradients(const at::Tensor& input, const at::Tensor& output_gradient,
                                         const at::Tensor& block, at::Tensor projected, at::Tensor squared_norms) const;
 
@@ -88,6 +89,9 @@ class Layer : public Block {
   const at::Tensor* bias_ = nullptr;
   LayerObserver* observer_ = nullptr;
 };
+
+/// Adds gradients [B, n] x block^T to `projected` [B, ell], multiplied in the type of `block` [ell, n].
+void add_product(at::Tensor projected, const at::Tensor& gradients, const at::Tensor& block);
 
 struct LinearOptions {
   bool bias = true;

@@ -75,7 +75,7 @@ class PerExampleGradients::ProjectSink : public Sink {
     }
     if (scope.bias_offset >= 0) {
       const at::Tensor bias = layer.bias_gradients(input, gradient);
-      projected_.addmm_(bias, sketch_.narrow(1, scope.bias_offset, layer.bias().numel()).t());
+      add_product(projected_, bias, sketch_.narrow(1, scope.bias_offset, layer.bias().numel()));
       if (squared_norms_.defined()) squared_norms_.add_(bias.square().sum(1));
     }
   }
@@ -273,7 +273,7 @@ at::Tensor PerExampleGradients::project(const at::Tensor& images, const at::Tens
   const std::int64_t batch = images.size(0), step = chunk(batch);
   check_matrix(sketch, -1, dimension_, "the sketch");
   if (probabilities.defined()) check_matrix(probabilities, batch, model_.class_count(), "probabilities");
-  at::Tensor projected = at::zeros({batch, sketch.size(0)}, sketch.options());
+  at::Tensor projected = at::zeros({batch, sketch.size(0)}, model_.head().weight().options());
   if (squared_norms.defined()) squared_norms.zero_();
   for (std::int64_t first = 0; first < batch; first += step) {
     const std::int64_t count = std::min(step, batch - first);
@@ -306,7 +306,7 @@ at::Tensor PerExampleGradients::project_from_factors(const at::Tensor& features,
   require(is_forward_only(), "features and residuals make whole gradients in scopes of the head alone only");
   check_matrix(sketch, -1, dimension_, "the sketch");
   const at::NoGradGuard no_grad;
-  at::Tensor projected = at::zeros({features.size(0), sketch.size(0)}, sketch.options());
+  at::Tensor projected = at::zeros({features.size(0), sketch.size(0)}, model_.head().weight().options());
   if (squared_norms.defined()) squared_norms.zero_();
   ProjectSink(sketch, projected, squared_norms).take(head_, features, residuals);
   return projected;

@@ -57,8 +57,9 @@ class PerExampleGradients {
   /// images [B, ...] and labels int64 [B] -> rows [B, D] (of the model's type or float32; rows may be strided, columns
   /// are contiguous: a view into a sketch buffer) and probabilities [B, C] (undefined: not wanted).
   void write(const at::Tensor& images, const at::Tensor& labels, at::Tensor rows, at::Tensor probabilities = {});
-  /// S g_i [B, ell] for sketch S [ell, D] (rows may be strided) of the model's type. squared_norms [B] receives
-  /// ||g_i||^2; it and probabilities may be undefined.
+  /// S g_i [B, ell] in the model's type for sketch S [ell, D] (rows may be strided) of the model's type or, for
+  /// products of that precision, in bfloat16. squared_norms [B] receives ||g_i||^2; it and probabilities may be
+  /// undefined.
   at::Tensor project(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& sketch,
                      at::Tensor squared_norms = {}, at::Tensor probabilities = {});
 

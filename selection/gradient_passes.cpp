@@ -57,6 +57,14 @@ std::int64_t GradientPasses::example_count() const {
   return last - first;
 }
 
+std::vector<std::int64_t> GradientPasses::ids_at(std::span<const std::int64_t> offsets) const {
+  const std::int64_t start = plan_.positions_of(request_.communicator.rank()).first;
+  std::vector<std::int64_t> ids;
+  ids.reserve(offsets.size());
+  for (const std::int64_t offset : offsets) ids.push_back(request_.ids[static_cast<std::size_t>(start + offset)]);
+  return ids;
+}
+
 bool GradientPasses::for_micro_batches(std::int64_t shard, std::int64_t done, StopPoints& stop_points,
                                        const std::function<void(const MicroBatch&)>& body) const {
   const auto [first, last] = plan_.positions(shard);

@@ -52,6 +52,10 @@ class GradientPasses {
 
   /// Examples of this rank.
   std::int64_t example_count() const;
+  /// Ids of those at `offsets` among them.
+  std::vector<std::int64_t> ids_at(std::span<const std::int64_t> offsets) const;
+  /// The most examples of a micro-batch.
+  std::int64_t batch_size() const { return request_.config.batch_size; }
 
  private:
   class StopPoints;

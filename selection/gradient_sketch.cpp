@@ -316,6 +316,7 @@ std::unique_ptr<GradientSketch> make_gradient_sketch(const SelectionConfig::Sket
   FrequentDirectionsOptions options;
   options.dimension = dimension;
   options.size = start_size(config);
+  options.alpha = config.alpha;
   options.buffer = config.buffer;
   options.epsilon = config.epsilon;
   options.max_size = config.size > 0 ? 0 : config.max_size;

@@ -21,7 +21,8 @@ class GradientSource {
   /// float32; may be undefined: not wanted).
   virtual void gradients(std::span<const std::int64_t> ids, at::Tensor rows, at::Tensor probabilities) = 0;
 
-  /// S g_i for examples `ids` without ever holding ids.size() x D: `sketch` is S [ell, D]; returns [ids.size(), ell].
+  /// S g_i for examples `ids` without ever holding ids.size() x D: `sketch` is S [ell, D], float32 or, for products of
+  /// that precision, bfloat16; returns [ids.size(), ell], float32.
   /// `squared_norms` ([ids.size()], float32; may be undefined) receives ||g_i||^2.
   virtual at::Tensor project(std::span<const std::int64_t> ids, const at::Tensor& sketch, at::Tensor squared_norms,
                              at::Tensor probabilities) = 0;

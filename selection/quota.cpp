@@ -85,6 +85,23 @@ std::vector<std::int64_t> count_classes(std::span<const std::int64_t> labels, st
   return counts;
 }
 
+std::vector<std::vector<std::int64_t>> members_of_classes(std::span<const std::int64_t> labels,
+                                                          std::int64_t class_count,
+                                                          std::span<const std::int64_t> excluded) {
+  std::vector<std::vector<std::int64_t>> members(static_cast<std::size_t>(class_count));
+  auto skip = excluded.begin();
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(labels.size()); ++i) {
+    if (skip != excluded.end() && *skip == i) {
+      ++skip;
+      continue;
+    }
+    const std::int64_t label = labels[static_cast<std::size_t>(i)];
+    require(label >= 0 && label < class_count, "members_of_classes: a label is out of range");
+    members[static_cast<std::size_t>(label)].push_back(i);
+  }
+  return members;
+}
+
 namespace {
 
 /// Appends the `total` best of `positions` to `chosen`.

@@ -21,6 +21,11 @@ std::vector<std::int64_t> class_quota(std::int64_t total, std::span<const std::i
 /// Examples per class.
 std::vector<std::int64_t> count_classes(std::span<const std::int64_t> labels, std::int64_t class_count);
 
+/// Positions of each class, ascending, but for those in `excluded` (ascending).
+std::vector<std::vector<std::int64_t>> members_of_classes(std::span<const std::int64_t> labels,
+                                                          std::int64_t class_count,
+                                                          std::span<const std::int64_t> excluded = {});
+
 /// Positions of the `total` highest scores, ties to the lower position; ascending.
 std::vector<std::int64_t> highest(std::span<const float> scores, std::int64_t total);
 /// Positions of the quota[c] highest scores of each class c, ties to the lower position; ascending.

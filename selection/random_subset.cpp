@@ -12,15 +12,7 @@ namespace sage {
 std::vector<std::int64_t> draw_balanced(std::span<const std::int64_t> labels, std::int64_t class_count,
                                         std::span<const std::int64_t> excluded, std::int64_t total, std::uint64_t seed,
                                         std::string_view name, std::uint64_t round) {
-  std::vector<std::vector<std::int64_t>> members(static_cast<std::size_t>(class_count));
-  auto skip = excluded.begin();
-  for (std::int64_t i = 0; i < static_cast<std::int64_t>(labels.size()); ++i) {
-    if (skip != excluded.end() && *skip == i) {
-      ++skip;
-      continue;
-    }
-    members[static_cast<std::size_t>(labels[static_cast<std::size_t>(i)])].push_back(i);
-  }
+  const std::vector<std::vector<std::int64_t>> members = members_of_classes(labels, class_count, excluded);
   std::vector<std::int64_t> available;
   for (const auto& positions : members) available.push_back(static_cast<std::int64_t>(positions.size()));
   const std::vector<std::int64_t> quota = class_quota(total, available);

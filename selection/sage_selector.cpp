@@ -18,6 +18,8 @@
 #include "core/stopwatch.h"
 #include "core/trace.h"
 #include "selection/consensus.h"
+#include "selection/coverage.h"
+#include "selection/example_scores.h"
 #include "selection/gradient_passes.h"
 #include "selection/gradient_sketch.h"
 #include "selection/label_filter.h"
@@ -64,7 +66,8 @@ class SageSelector {
                           std::max<std::int64_t>(largest_size(config_.sketch), 1), config_.shards,
                           communicator_.size())),
         passes_(request_, plan_),
-        doubts_(request.class_count) {
+        doubts_(request.class_count),
+        scores_(request_, plan_, passes_, doubts_) {
     check();
     result_.method = "sage";
     progress_.rows_done.assign(static_cast<std::size_t>(plan_.shard_count()), 0);
@@ -75,16 +78,13 @@ class SageSelector {
     bytes_before_ = communicator_.traffic().bytes_sent;
     restore();
     const CachingSource caching(source_, keeps_anything());
-    if (by_agreement()) {
-      const at::Tensor sketch = sketch_gradients();
-      score_by_agreement(sketch);
-    } else {
-      score_by_norm();
-    }
+    score(by_agreement() ? sketch_gradients() : at::Tensor());
     {
       const SecondsAdder watch(result_.seconds.choose);
       const trace::Span span("choose", trace::keeps_all());
-      choose_by_score(request_, counts_doubts() ? &doubts_ : nullptr, result_);
+      choose_by_score(
+          request_, doubts_labels(config_) && finds_the_cut() ? &doubts_ : nullptr,
+          [&](std::span<const std::int64_t> excluded, std::int64_t total) { return draw(excluded, total); }, result_);
     }
     share_statistics();
     return std::move(result_);
@@ -92,16 +92,39 @@ class SageSelector {
 
  private:
   bool by_agreement() const { return config_.scoring == "agreement"; }
-  bool filters() const { return config_.keep == "filter"; }
-  bool counts_doubts() const { return filters() && config_.filter.drop < 0.0; }
+  bool finds_the_cut() const { return config_.filter.drop < 0.0; }
   bool sketches() const { return by_agreement() && config_.sketch.method == "fd"; }
+
+  /// ALL ranks: keep: coverage.
+  std::vector<std::int64_t> draw(std::span<const std::int64_t> excluded, std::int64_t total) {
+    if (config_.coverage == "stratified") {
+      return draw_stratified(result_.scores, request_.labels, request_.class_count, excluded, total, request_.seed,
+                             request_.round);
+    }
+    return draw_covering(config_.coverage, scores_.gradients(), plan_, request_.labels, request_.class_count, excluded,
+                         total, communicator_);
+  }
 
   void check() const {
     expect_one_of("selection.scoring", config_.scoring, {"agreement", "gradient_norm"});
-    expect_one_of("selection.keep", config_.keep, {"top", "filter"});
+    expect_one_of("selection.keep", config_.keep, {"top", "filter", "coverage"});
+    expect_one_of("selection.coverage", config_.coverage, {"stratified", "farthest_first", "facility_location"});
     expect_one_of("selection.sketch.method", config_.sketch.method, {"fd", "random_projection"});
     expect_one_of("selection.scores", config_.scores, {"auto", "cached", "recomputed"});
     expect_one_of("selection.compression", config_.compression, {"auto", "cpu", "gpu"});
+    expect_one_of("selection.cache_precision", config_.cache_precision, {"float32", "bf16"});
+    expect_one_of("selection.sketch.projection_precision", config_.sketch.projection_precision, {"float32", "bf16"});
+    projection_kind(config_.sketch.projection);
+    if (config_.clusters < 1) throw ConfigError("selection.clusters must be at least 1");
+    if (!by_agreement() && config_.clusters > 1) {
+      throw ConfigError(
+          "selection.clusters above 1 needs selection.scoring: agreement (gradient norms have no direction)");
+    }
+    if (!by_agreement() && config_.keep == "coverage" && config_.coverage != "stratified") {
+      throw ConfigError(
+          fmt::format("selection.coverage: {} needs selection.scoring: agreement (gradient norms have no direction)",
+                      config_.coverage));
+    }
     if (config_.batch_size < 1) throw ConfigError("selection.batch_size must be at least 1");
     if (config_.sketch.size != 0 && config_.sketch.size < 2) {
       throw ConfigError("selection.sketch.size must be at least 2, or `auto`");
@@ -109,7 +132,9 @@ class SageSelector {
     if (config_.sketch.size == 0 && config_.sketch.max_size < 2) {
       throw ConfigError("selection.sketch.max_size must be at least 2");
     }
-    if (filters() && !counts_doubts()) fixed_cut(config_.filter.drop, {});
+    expect_one_of("selection.filter.count", config_.filter.count, {"either", "chance", "confident"});
+    expect_one_of("selection.filter.by", config_.filter.by, {"agreement", "small_loss", "confident_learning"});
+    if (doubts_labels(config_) && !finds_the_cut()) fixed_cut(config_.filter.drop, {});
     subset_size(config_.fraction, static_cast<std::int64_t>(request_.ids.size()));
     require(source_.class_count() == request_.class_count,
             "the source and the request differ in the number of classes");
@@ -122,8 +147,9 @@ class SageSelector {
     const std::int64_t feature_bytes = source_.cacheable_bytes_per_example();
     const std::int64_t rows =
         is_exact(config_.sketch, source_.dimension()) ? source_.dimension() : largest_size(config_.sketch);
-    const double bytes =
-        static_cast<double>(plan_.most_positions()) * static_cast<double>(feature_bytes > 0 ? feature_bytes : 4 * rows);
+    const std::int64_t vector_bytes = (config_.cache_precision == "bf16" ? 2 : 4) * rows;
+    const double bytes = static_cast<double>(plan_.most_positions()) *
+                         static_cast<double>(feature_bytes > 0 ? feature_bytes : vector_bytes);
     const bool fits = bytes <= static_cast<double>(config_.memory_limit_mib) * 1048576.0;
     const bool keeps = config_.scores == "cached" || (config_.scores == "auto" && fits);
     keeps_vectors_ = keeps && feature_bytes == 0;
@@ -183,7 +209,8 @@ class SageSelector {
     communicator_.all_or_none([&] {
       if (sketch_) sketch_->check_restored(progress_.rows_done);
       if (merged_) check_sketch(*merged_, source_.dimension());
-      if (merged_ && counts_doubts() && doubts_.thresholds().empty()) damaged_selection("thresholds are missing");
+      if (merged_ && doubts_labels(config_) && doubts_.thresholds().empty())
+        damaged_selection("thresholds are missing");
     });
   }
 
@@ -228,12 +255,6 @@ class SageSelector {
     throw SelectionStopped(std::move(state));
   }
 
-  /// ALL ranks: GradientPasses::project, or the end.
-  void project(const at::Tensor& sketch, const GradientPasses::UseProjection& use,
-               const GradientPasses::UseProbabilities& use_probabilities, bool with_norms = false) {
-    if (!passes_.project(sketch, use, use_probabilities, with_norms)) stop();
-  }
-
   /// Pass 1: S, on the source's device, the same on every rank.
   at::Tensor sketch_gradients() {
     if (!sketches()) {
@@ -245,7 +266,15 @@ class SageSelector {
       result_.certificate->sketch = "random projection";
       result_.certificate->size = result_.certificate->rows = size;
       result_.certificate->shards = plan_.shard_count();
-      return random_projection(request_.seed, size, source_.dimension(), source_.device());
+      RandomProjectionOptions options;
+      options.seed = request_.seed;
+      options.size = size;
+      options.dimension = source_.dimension();
+      options.kind = projection_kind(config_.sketch.projection);
+      options.density = config_.sketch.density;
+      options.device = source_.device();
+      if (config_.sketch.projection_precision == "bf16") options.type = at::kBFloat16;
+      return random_projection(options);
     }
     if (!merged_) {
       bool is_whole = false;
@@ -253,7 +282,7 @@ class SageSelector {
         const SecondsAdder watch(result_.seconds.sketch);
         const trace::Span span("sketch pass", trace::keeps_all());
         GradientPasses::UseProbabilities use_probabilities;
-        if (counts_doubts()) {
+        if (doubts_labels(config_)) {
           use_probabilities = [&](const at::Tensor& p, auto labels) { doubts_.add_threshold(p, labels); };
         }
         is_whole = passes_.sketch(*sketch_, progress_, use_probabilities);
@@ -261,7 +290,7 @@ class SageSelector {
       if (!is_whole) stop();
       const SecondsAdder watch(result_.seconds.merge);
       const trace::Span span("merge", trace::keeps_all());
-      if (counts_doubts()) doubts_.reduce_thresholds(communicator_);
+      if (doubts_labels(config_)) doubts_.reduce_thresholds(communicator_);
       merged_ = sketch_->merge(communicator_);
       sketch_.reset();
     }
@@ -287,107 +316,30 @@ class SageSelector {
 
   /// Where no first pass runs, the thresholds of confident counting need one of their own: a projection onto nothing.
   void count_thresholds_by_projection() {
-    if (!counts_doubts() || !doubts_.thresholds().empty()) return;
-    project(nothing(), {}, [&](const at::Tensor& p, auto labels) { doubts_.add_threshold(p, labels); });
+    if (!doubts_labels(config_) || !doubts_.thresholds().empty()) return;
+    const at::Tensor nothing =
+        at::zeros({1, source_.dimension()}, at::TensorOptions(source_.device()).dtype(at::kFloat));
+    if (!passes_.project(nothing, {}, [&](const at::Tensor& p, auto labels) { doubts_.add_threshold(p, labels); })) {
+      stop();
+    }
     doubts_.reduce_thresholds(communicator_);
   }
 
-  at::Tensor nothing() const {
-    return at::zeros({1, source_.dimension()}, at::TensorOptions(source_.device()).dtype(at::kFloat));
-  }
-
-  GradientPasses::UseProbabilities count_suspects() {
-    if (!counts_doubts()) return {};
-    return [&](const at::Tensor& p, auto labels) { doubts_.count(p, labels); };
-  }
-
-  /// Pass 2, and, where nothing is kept of it, a third for the scores.
-  void score_by_agreement(const at::Tensor& sketch) {
+  /// Pass 2 and, where nothing is kept of it, further ones.
+  void score(at::Tensor sketch) {
     const SecondsAdder watch(result_.seconds.score);
     const trace::Span span("score pass", trace::keeps_all());
-    Consensus consensus(request_.class_count, sketch.size(0), config_.per_class);
-    // One large tensor: many small ones that stay while others come and go would leave the heap full of holes.
-    at::Tensor kept_directions;
-    std::vector<MicroBatch> kept;
-    std::vector<bool> kept_degenerate;
-    project(
-        sketch,
-        [&](const MicroBatch& batch, const at::Tensor& projected, const at::Tensor&) {
-          const UnitVectors vectors = to_unit_length(projected);
-          consensus.add(vectors, batch.labels);
-          if (!keeps_vectors_) return;
-          const at::Tensor& z = vectors.directions;
-          if (!kept_directions.defined()) {
-            kept_directions = at::empty({passes_.example_count(), z.size(1)}, z.options());
-            kept_degenerate.reserve(static_cast<std::size_t>(passes_.example_count()));
-          }
-          kept_directions.narrow(0, batch.offset, z.size(0)).copy_(z);
-          kept_degenerate.insert(kept_degenerate.end(), vectors.degenerate.begin(), vectors.degenerate.end());
-          kept.push_back(batch);
-        },
-        count_suspects());
-    consensus.reduce(communicator_);
-    result_.consensus_strength = consensus.strength();
-
-    scores_.assign(static_cast<std::size_t>(passes_.example_count()), kLowestScore);
-    const auto score = [&](const MicroBatch& batch, const UnitVectors& vectors) {
-      const std::vector<float> agreement = consensus.agreement(vectors, batch.labels, kLowestScore);
-      std::copy(agreement.begin(), agreement.end(), scores_.begin() + batch.offset);
-      degenerate_ += std::count(vectors.degenerate.begin(), vectors.degenerate.end(), true);
-    };
-    for (const MicroBatch& batch : kept) {
-      const auto count = static_cast<std::int64_t>(batch.ids.size());
-      const auto first = kept_degenerate.begin() + batch.offset;
-      score(batch, {kept_directions.narrow(0, batch.offset, count), std::vector<bool>(first, first + count)});
-    }
-    if (!keeps_vectors_) {
-      project(sketch,
-              [&](const MicroBatch& batch, const at::Tensor& projected, const at::Tensor&) {
-                score(batch, to_unit_length(projected));
-              },
-              {});
-    }
-    gather_scores();
-  }
-
-  /// One pass: ||g_i||. The projection is onto nothing; the source computes norms on the way.
-  void score_by_norm() {
-    const SecondsAdder watch(result_.seconds.score);
-    const trace::Span span("score pass", trace::keeps_all());
-    count_thresholds_by_projection();
-    scores_.assign(static_cast<std::size_t>(passes_.example_count()), kLowestScore);
-    project(
-        nothing(),
-        [&](const MicroBatch& batch, const at::Tensor&, const at::Tensor& squared_norms) {
-          const at::Tensor squares = squared_norms.to(at::kCPU, at::kDouble);
-          for (std::int64_t i = 0; i < squares.size(0); ++i) {
-            const double norm = std::sqrt(squares.const_data_ptr<double>()[i]);
-            if (norm > 0.0 && std::isfinite(norm)) {
-              scores_[static_cast<std::size_t>(batch.offset + i)] = static_cast<float>(norm);
-            } else {
-              ++degenerate_;
-            }
-          }
-        },
-        count_suspects(), true);
-    gather_scores();
-  }
-
-  /// ALL ranks. Ranks hold contiguous runs in rank order, so that the concatenation is in the order of ids.
-  void gather_scores() {
-    at::Tensor mine = at::empty({static_cast<std::int64_t>(scores_.size())}, at::kFloat);
-    std::copy(scores_.begin(), scores_.end(), mine.mutable_data_ptr<float>());
-    const at::Tensor all = communicator_.all_gather_rows(mine.to(communicator_.device())).cpu();
-    require(all.size(0) == static_cast<std::int64_t>(request_.ids.size()), "scores of some examples are missing");
-    result_.scores.assign(all.const_data_ptr<float>(), all.const_data_ptr<float>() + all.size(0));
-    if (counts_doubts()) doubts_.reduce_counts(communicator_);
+    if (!by_agreement()) count_thresholds_by_projection();
+    if (!(by_agreement() ? scores_.by_agreement(std::move(sketch), keeps_vectors_) : scores_.by_norm())) stop();
+    scores_.gather(result_);
   }
 
   /// ALL ranks: counts of all.
   void share_statistics() {
     const auto bytes_sent = static_cast<double>(communicator_.traffic().bytes_sent - bytes_before_);
-    at::Tensor sums = at::tensor(
-        {static_cast<double>(degenerate_), static_cast<double>(progress_.non_finite), bytes_sent}, at::kDouble);
+    at::Tensor sums =
+        at::tensor({static_cast<double>(scores_.degenerate()), static_cast<double>(progress_.non_finite), bytes_sent},
+                   at::kDouble);
     all_reduce_sum_anywhere(communicator_, sums);
     const double* sum = sums.const_data_ptr<double>();
     result_.degenerate = static_cast<std::int64_t>(sum[0]);
@@ -408,13 +360,12 @@ class SageSelector {
   const ShardPlan plan_;
   const GradientPasses passes_;
   ConfidentCounting doubts_;
+  ExampleScores scores_;
   std::int64_t bytes_before_ = 0;
   GradientPasses::SketchProgress progress_;
   std::unique_ptr<GradientSketch> sketch_;  // while pass 1 goes on
   std::optional<SketchState> merged_;       // what came of it
   bool keeps_vectors_ = false;              // z of all examples of this rank
-  std::vector<float> scores_;               // of this rank's examples
-  std::int64_t degenerate_ = 0;
   SelectionResult result_;
 };
 

@@ -71,6 +71,16 @@ struct SelectionSeconds {
   double total() const { return sketch + merge + score + choose; }
 };
 
+/// What others would go by to doubt a label, of all candidates in the order of request.ids, each the lower the more
+/// doubtful. Empty where nothing was doubted.
+struct PeerScores {
+  std::vector<float> small_loss;  ///< minus the cross entropy with the label: log p_y
+  /// p_y - t_y less the largest p_j - t_j of another class, t being the thresholds of confident counting
+  /// (label_filter.h)
+  std::vector<float> confident_learning;
+  std::vector<float> gradient_norm;  ///< minus ||g||
+};
+
 struct SelectionResult {
   std::string method;
   std::vector<std::int64_t> kept;             ///< ids of the examples to KEEP, ascending
@@ -78,8 +88,9 @@ struct SelectionResult {
   std::vector<std::int64_t> class_histogram;  ///< kept examples per class
   std::vector<double> consensus_strength;     ///< per class (or one): length of the mean of the unit vectors, 0 to 1
   std::optional<Certificate> certificate;     ///< where a sketch scored
-  std::vector<std::int64_t> doubtful;     ///< keep: filter: ids that were cut off as probably mislabelled, ascending
-  std::optional<double> estimated_noise;  ///< keep: filter, drop: auto: suspects / candidates
+  std::vector<std::int64_t> doubtful;     ///< keep: filter or coverage: ids cut off as probably mislabelled, ascending
+  std::optional<double> estimated_noise;  ///< keep: filter or coverage, drop: auto: probably wrong / candidates
+  PeerScores peers;                       ///< keep: filter or coverage
   std::int64_t degenerate = 0;            ///< examples whose projected gradient is zero or not finite: lowest score
   std::int64_t non_finite = 0;            ///< gradients with values that are not finite, left out of the sketch
   std::string scores_kept;                ///< "cached" or "recomputed"; empty where there was no such choice

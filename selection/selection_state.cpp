@@ -37,6 +37,7 @@ ordered_json describe(const SelectionRequest& request, std::int64_t shard_count)
           {"selection.sketch.method", config.sketch.method},
           {"selection.sketch.size", config.sketch.size},
           {"selection.sketch.max_size", config.sketch.max_size},
+          {"selection.sketch.alpha", config.sketch.alpha},
           {"selection.sketch.buffer", config.sketch.buffer},
           {"selection.sketch.epsilon", config.sketch.epsilon},
           {"logical shards", shard_count},

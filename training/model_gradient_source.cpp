@@ -17,7 +17,8 @@ ModelGradientSource::ModelGradientSource(Classifier& network, const ImageStore& 
     : network_(network),
       images_(images),
       labels_(labels),
-      gradients_(network, config.gradient.scope, label_smoothing, config.gradient.chunk_size) {}
+      gradients_(network, config.gradient.scope, label_smoothing, config.gradient.chunk_size),
+      feature_type_(config.cache_precision == "bf16" ? at::kBFloat16 : at::kFloat) {}
 
 at::Tensor ModelGradientSource::labels_of(std::span<const std::int64_t> ids) const {
   std::vector<std::int64_t> values;
@@ -29,22 +30,21 @@ at::Tensor ModelGradientSource::labels_of(std::span<const std::int64_t> ids) con
 ClassifierFactors ModelGradientSource::kept_factors(std::span<const std::int64_t> ids) const {
   if (row_of_id_.empty()) return {};
   const auto row_of = [&](std::size_t i) { return row_of_id_[static_cast<std::size_t>(ids[i])]; };
-  std::vector<at::Tensor> runs;
+  std::vector<at::Tensor> features, outputs;
   for (std::size_t i = 0; i < ids.size();) {
     // The run of ids that lie one behind the other is taken as one slice.
     const std::int32_t first = row_of(i);
     if (first < 0) return {};
     std::int32_t count = 1;
     for (++i; i < ids.size() && row_of(i) == first + count && row_of(i) % kept_rows != 0; ++i) ++count;
-    runs.push_back(kept_[static_cast<std::size_t>(first / kept_rows)].narrow(0, first % kept_rows, count));
+    const auto part = static_cast<std::size_t>(first / kept_rows);
+    features.push_back(kept_features_[part].narrow(0, first % kept_rows, count));
+    outputs.push_back(kept_outputs_[part].narrow(0, first % kept_rows, count));
   }
-  const std::int64_t features = network_.feature_count(), classes = network_.class_count();
-  const auto columns = [&](std::int64_t first, std::int64_t count) {
-    std::vector<at::Tensor> parts;
-    for (const at::Tensor& run : runs) parts.push_back(run.narrow(1, first, count));
-    return at::cat(parts);
-  };
-  return {columns(0, features), columns(features, classes), columns(features + classes, classes)};
+  const at::Tensor both = at::cat(outputs);
+  const std::int64_t classes = network_.class_count();
+  return {at::cat(features).to(at::kFloat), both.narrow(1, 0, classes).contiguous(),
+          both.narrow(1, classes, classes).contiguous()};
 }
 
 ClassifierFactors ModelGradientSource::factors_of(std::span<const std::int64_t> ids) {
@@ -55,14 +55,15 @@ ClassifierFactors ModelGradientSource::factors_of(std::span<const std::int64_t> 
   for (std::int64_t done = 0; done < total;) {
     const std::int64_t row = kept_count_ % kept_rows, count = std::min<std::int64_t>(kept_rows - row, total - done);
     if (row == 0) {
-      const std::int64_t width = network_.feature_count() + 2 * network_.class_count();
-      kept_.push_back(at::empty({kept_rows, width}, factors.features.options()));
+      const at::TensorOptions options = factors.features.options();
+      kept_features_.push_back(at::empty({kept_rows, network_.feature_count()}, options.dtype(feature_type_)));
+      kept_outputs_.push_back(at::empty({kept_rows, 2 * network_.class_count()}, options));
     }
-    std::int64_t column = 0;
-    for (const at::Tensor& part : {factors.features, factors.residuals, factors.probabilities}) {
-      kept_.back().narrow(0, row, count).narrow(1, column, part.size(1)).copy_(part.narrow(0, done, count));
-      column += part.size(1);
-    }
+    kept_features_.back().narrow(0, row, count).copy_(factors.features.narrow(0, done, count));
+    const at::Tensor outputs = kept_outputs_.back().narrow(0, row, count);
+    outputs.narrow(1, 0, network_.class_count()).copy_(factors.residuals.narrow(0, done, count));
+    outputs.narrow(1, network_.class_count(), network_.class_count())
+        .copy_(factors.probabilities.narrow(0, done, count));
     for (std::int64_t i = 0; i < count; ++i) {
       row_of_id_[static_cast<std::size_t>(ids[static_cast<std::size_t>(done + i)])] = kept_count_++;
     }
@@ -88,7 +89,7 @@ void ModelGradientSource::gradients(std::span<const std::int64_t> ids, at::Tenso
 
 at::Tensor ModelGradientSource::project(std::span<const std::int64_t> ids, const at::Tensor& sketch,
                                         at::Tensor squared_norms, at::Tensor probabilities) {
-  if (ids.empty()) return at::zeros({0, sketch.size(0)}, sketch.options());
+  if (ids.empty()) return at::zeros({0, sketch.size(0)}, sketch.options().dtype(at::kFloat));
   if (!gradients_.is_forward_only()) {
     return gradients_.project(images_.images_of(ids), labels_of(ids), sketch, squared_norms, probabilities);
   }
@@ -99,13 +100,14 @@ at::Tensor ModelGradientSource::project(std::span<const std::int64_t> ids, const
 
 std::int64_t ModelGradientSource::cacheable_bytes_per_example() const {
   if (!gradients_.is_forward_only()) return 0;
-  const auto floats = network_.feature_count() + 2 * network_.class_count();  // features, residuals, probabilities
-  return floats * static_cast<std::int64_t>(sizeof(float));
+  return network_.feature_count() * static_cast<std::int64_t>(at::elementSize(feature_type_)) +
+         2 * network_.class_count() * static_cast<std::int64_t>(sizeof(float));
 }
 
 void ModelGradientSource::set_caching(bool on) {
   caching_ = on && gradients_.is_forward_only();
-  kept_.clear();
+  kept_features_.clear();
+  kept_outputs_.clear();
   kept_count_ = 0;
   row_of_id_.assign(caching_ ? static_cast<std::size_t>(images_.size()) : 0, -1);
 }

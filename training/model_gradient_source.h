@@ -12,7 +12,8 @@
 namespace sage {
 
 /// Gradients of the cross entropy of un-augmented images, the network in eval mode. Where the scope is the classifier
-/// alone, features and residuals of the examples can be kept between the passes (set_caching): F + C floats an example.
+/// alone, features (in selection.cache_precision), residuals and probabilities of the examples can be kept between the
+/// passes (set_caching).
 class ModelGradientSource : public GradientSource {
  public:
   /// Everything must outlive this object; `labels[id]` is the label to score with.
@@ -41,9 +42,12 @@ class ModelGradientSource : public GradientSource {
   PerExampleGradients gradients_;
   bool caching_ = false;
   // What is kept: rows of features, residuals and probabilities, in a few large tensors and one table. Many small ones
-  // between the large tensors that come and go in every pass would leave the heap full of holes.
-  std::vector<at::Tensor> kept_;         // [kept_rows, F + 2 C] each
-  std::vector<std::int32_t> row_of_id_;  // in kept_; -1: not kept. Empty: nothing is
+  // between the large tensors that come and go in every pass would leave the heap full of holes. Residuals and
+  // probabilities stay float32: where a network is sure, 1 - p has no digits in bfloat16.
+  at::ScalarType feature_type_;
+  std::vector<at::Tensor> kept_features_;  // [kept_rows, F] each
+  std::vector<at::Tensor> kept_outputs_;   // [kept_rows, 2 C] each
+  std::vector<std::int32_t> row_of_id_;    // among them; -1: not kept. Empty: nothing is
   std::int32_t kept_count_ = 0;
 };
 

@@ -142,6 +142,17 @@ void write_scores(const fs::path& path, const SubsetRecord& record, const ScoreT
   });
 }
 
+/// An object with an entry for each; empty where nothing is known to be wrong.
+json peers_json(const std::map<std::string, Detection>& peers) {
+  json all = json::object();
+  for (const auto& [name, found] : peers) {
+    all[name] = {{"precision", optional_number(found.precision)},
+                 {"recall", optional_number(found.recall)},
+                 {"auroc", optional_number(found.auroc)}};
+  }
+  return all;
+}
+
 }  // namespace
 
 double subset_overlap(std::span<const std::int64_t> ids, std::span<const std::int64_t> previous) {
@@ -277,6 +288,10 @@ void RunFolder::write_subset(const SubsetRecord& record, const ScoreTable* score
             {"without_direction", record.without_direction},
             {"notes", record.notes},
             {"doubtful_ids", record.doubtful_ids},
+            {"doubtful_precision", record.doubtful ? optional_number(record.doubtful->precision) : json(nullptr)},
+            {"doubtful_recall", record.doubtful ? optional_number(record.doubtful->recall) : json(nullptr)},
+            {"doubtful_auroc", record.doubtful ? optional_number(record.doubtful->auroc) : json(nullptr)},
+            {"peers", peers_json(record.peers)},
             {"ids", record.ids}};
   if (scores) {
     const auto rows = rows_by_id(record, *scores);

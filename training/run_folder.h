@@ -29,6 +29,12 @@ struct RunInfo {
   std::string start_time;  ///< now_text(), taken at the start
 };
 
+/// How well labels that were made wrong are found: by a list of suspects, and by the scores of all candidates.
+struct Detection {
+  std::optional<double> precision, recall;  ///< of the list
+  std::optional<double> auroc;              ///< of "score low = wrong"
+};
+
 /// One selection, as it is written.
 struct SubsetRecord {
   std::int64_t epoch = 0;  ///< completed epochs when it was made
@@ -53,6 +59,8 @@ struct SubsetRecord {
   std::optional<double> wrong_labels_auroc, wrong_labels_precision;
   std::int64_t bytes_sent = 0;             ///< by all ranks, for this selection
   std::vector<std::int64_t> doubtful_ids;  ///< examples whose label is doubted
+  std::optional<Detection> doubtful;       ///< how good that list is; where labels were made wrong
+  std::map<std::string, Detection> peers;  ///< how good those of others would be, as long as that one
   std::int64_t without_direction = 0;      ///< examples whose projected gradient was zero or not finite
   std::vector<std::string> notes;          ///< what a reader should know (a fallback, an empty class)
 };

@@ -1,9 +1,11 @@
 #include "training/subset_selection.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "core/log.h"
 #include "core/whereabouts.h"
+#include "selection/choice.h"
 #include "selection/detection.h"
 #include "selection/registry.h"
 #include "training/model_gradient_source.h"
@@ -61,6 +63,28 @@ void describe_detection(std::span<const float> scores, const Experiment& experim
   record.wrong_labels_precision = precision_recall(lowest_scored(ids, scores, count), experiment.corrupted).precision;
 }
 
+/// How well the doubts of `result`, and those of others, as many, find the labels that were made wrong.
+void judge_doubts(SubsetRecord& record, const SelectionResult& result, const Experiment& experiment) {
+  const std::vector<std::int64_t>& ids = experiment.candidates;
+  std::vector<std::int64_t> wrong;  // those that could be doubted
+  std::set_intersection(ids.begin(), ids.end(), experiment.corrupted.begin(), experiment.corrupted.end(),
+                        std::back_inserter(wrong));
+  if (wrong.empty() || result.peers.small_loss.empty()) return;
+  const std::vector<bool> is_wrong = membership(ids, wrong);
+  const auto judge = [&](std::span<const std::int64_t> suspects, std::span<const float> trust) {
+    const PrecisionRecall found = precision_recall(suspects, wrong);
+    return Detection{found.precision, found.recall, auroc(trust, is_wrong)};
+  };
+  const auto count = static_cast<std::int64_t>(result.doubtful.size());
+  const auto judge_peer = [&](const std::vector<float>& trust) {
+    return judge(lowest_scored(ids, trust, count), trust);
+  };
+  record.doubtful = judge(result.doubtful, trust_of(experiment.config.selection, result));
+  record.peers = {{"small_loss", judge_peer(result.peers.small_loss)},
+                  {"confident_learning", judge_peer(result.peers.confident_learning)},
+                  {"gradient_norm", judge_peer(result.peers.gradient_norm)}};
+}
+
 void log_choice(const SubsetRecord& record, const Experiment& experiment) {
   const auto [smallest, largest] = std::minmax_element(record.class_histogram.begin(), record.class_histogram.end());
   std::string text = fmt::format("selection {} ({}{}): kept {} of {} in {:.2f} s, {} to {} of each class", record.round,
@@ -76,6 +100,9 @@ void log_choice(const SubsetRecord& record, const Experiment& experiment) {
     if (!record.doubtful_ids.empty()) {
       text +=
           fmt::format(", {} of {} doubted labels are wrong", *record.wrong_labels_doubted, record.doubtful_ids.size());
+      if (record.doubtful && record.doubtful->recall) {
+        text += fmt::format(" ({:.1f} % of the wrong ones)", 100 * *record.doubtful->recall);
+      }
     }
   }
   log::info("{}", text);
@@ -105,6 +132,7 @@ SubsetChoice SubsetSelection::choose(Classifier& current, std::int64_t round, st
     record.wrong_labels_kept = count_common(record.ids, experiment_.corrupted);
     record.wrong_labels_doubted = count_common(record.doubtful_ids, experiment_.corrupted);
     describe_detection(result.scores, experiment_, record);
+    judge_doubts(record, result, experiment_);
   }
   choice.scores.ids = experiment_.candidates;
   choice.scores.scores = result.scores;

@@ -1,9 +1,12 @@
 #include "core/frequent_directions.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/diag.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/tril.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
@@ -82,6 +85,60 @@ INSTANTIATE_TEST_SUITE_P(FrequentDirections, Promises,
                                            Case{1000, 30, 20, 0.95, 1.0, 2}, Case{10, 200, 16, 0.9, 0.1, 2},
                                            Case{33, 200, 16, 0.5, 0.0, 2}, Case{400, 128, 64, 0.9, 0.05, 3},
                                            Case{1, 5, 3, 1.0, 0.0, 2}));
+
+TEST(FrequentDirections, AlphaTakesFromTheLowestDirectionsAlone) {
+  // By hand: eigenvalues 10, 8, 5, 4, 2, 1 and size 4, so that delta is 4.
+  const at::Tensor gram = at::diag(at::tensor({10.0, 8.0, 5.0, 4.0, 2.0, 1.0}, at::kDouble));
+  const auto kept = [&](double alpha) {
+    const ShrinkDecision decision = decompose(gram, {4, 100, 0.0, 0, alpha}, at::kDouble, 0.0, 30.0);
+    EXPECT_EQ(decision.charge, 4.0);
+    EXPECT_EQ(decision.eigenvalues.size(0), 3);
+    const at::Tensor turned = at::mm(at::mm(decision.rotation, gram), decision.rotation.t());
+    EXPECT_LE((turned - at::diag(decision.eigenvalues)).abs().max().item<double>(), 1e-12) << "S S^T is what is said";
+    return decision.eigenvalues;
+  };
+  EXPECT_TRUE(at::allclose(kept(1.0), at::tensor({6.0, 4.0, 1.0}, at::kDouble)));
+  EXPECT_TRUE(at::allclose(kept(0.75), at::tensor({10.0, 4.0, 1.0}, at::kDouble)));
+  EXPECT_TRUE(at::allclose(kept(0.51), at::tensor({10.0, 4.0, 1.0}, at::kDouble))) << "ceil(2.04) = 3";
+  EXPECT_TRUE(at::allclose(kept(0.5), at::tensor({10.0, 8.0, 1.0}, at::kDouble)));
+  EXPECT_TRUE(at::allclose(kept(0.001), at::tensor({10.0, 8.0, 5.0}, at::kDouble)));
+}
+
+TEST(FrequentDirections, AlphaKeepsItsPromises) {
+  const at::Tensor rows = decaying_matrix(700, 60, 60, 0.85, 0.1, 5).to(at::kFloat);
+  const at::Tensor truth = second_moment(rows);
+  const double tolerance = 2e-6 * largest_eigenvalue(truth);
+  double plain_error = 0.0;
+  for (const double alpha : {1.0, 0.5, 0.2}) {
+    SCOPED_TRACE(alpha);
+    FrequentDirectionsOptions with = options(60, 20);
+    with.alpha = alpha;
+    FrequentDirections sketch(with);
+    for (std::int64_t part = 0; part < 7; ++part) {  // merged, and read back on the way
+      sketch.merge(FrequentDirections::deserialize(sketch_of(rows.narrow(0, part * 100, 100), with).serialize()));
+    }
+    const SketchState state = sketch.state();
+    EXPECT_EQ(state.rule.alpha, alpha);
+    const std::int64_t shrunk = state.rule.shrunk_directions();
+    const at::Tensor missing = truth - second_moment(state.rows);
+    const double error = largest_eigenvalue(missing);
+    EXPECT_GE(smallest_eigenvalue(missing), -tolerance);
+    EXPECT_LE(error, state.error_bound + tolerance) << "the certificate is an upper bound";
+    EXPECT_LE(state.error_bound, promised_error(rows, shrunk) + tolerance);
+    const double lost = truth.trace().item<double>() - second_moment(state.rows).trace().item<double>();
+    EXPECT_LE(state.error_bound * static_cast<double>(shrunk), lost + tolerance * 60);
+    if (alpha == 1.0) {
+      plain_error = error;
+    } else {
+      EXPECT_LT(error, plain_error) << "where the spectrum falls quickly, sparing the highest directions is better";
+    }
+  }
+  for (const double alpha : {0.0, -0.1, 1.1}) {
+    FrequentDirectionsOptions with = options(60, 20);
+    with.alpha = alpha;
+    EXPECT_THROW(FrequentDirections{with}, ConfigError);
+  }
+}
 
 TEST(FrequentDirections, IsExactAtLowRank) {
   const at::Tensor rows = decaying_matrix(400, 80, 7, 0.8, 0.0, 3).to(at::kFloat);

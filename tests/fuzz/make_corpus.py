@@ -233,13 +233,13 @@ def tar() -> dict[str, bytes]:
 def sketch() -> dict[str, bytes]:
     def of(rows: list[list[float]], known: list[float], **changes: float) -> bytes:
         fields = {
-            "version": 1, "type": 4, "dimension": 3, "size": 2, "start_size": 2, "max_size": 0, "smallest_size": 0,
+            "version": 2, "type": 4, "dimension": 3, "size": 2, "start_size": 2, "max_size": 0, "smallest_size": 0,
             "kept": len(known), "filled": len(rows), "rows_seen": len(rows), "shrinks": 0,
-            "buffer": 2.0, "epsilon": 0.0, "error_bound": 0.0, "squared_norm": 1.0,
+            "alpha": 1.0, "buffer": 2.0, "epsilon": 0.0, "error_bound": 0.0, "squared_norm": 1.0,
         }  # fmt: skip
         fields |= changes
         values = list(fields.values())
-        header = b"SAGE-FD\n" + struct.pack("<11q4d", *values)
+        header = b"SAGE-FD\n" + struct.pack("<11q5d", *values)
         return header + struct.pack(f"<{len(known)}d", *known) + b"".join(struct.pack("<3f", *row) for row in rows)
 
     one = [[1.0, 0.0, 0.0]]
@@ -250,6 +250,8 @@ def sketch() -> dict[str, bytes]:
         "hostile_huge": of([], [], dimension=2**40, size=2**40, start_size=2**40),
         "hostile_negative": of(one, [1.0], filled=-1),
         "hostile_type": of(one, [1.0], type=-4),
+        "valid_alpha": of(one, [1.0], alpha=0.5),
+        "hostile_alpha": of(one, [1.0], alpha=float("nan")),
         "hostile_buffer": of(one, [1.0], buffer=float("nan")),
         "hostile_bound": of(one, [1.0], error_bound=float("inf")),
         "hostile_known": of(one, [float("nan")]),

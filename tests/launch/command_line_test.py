@@ -93,6 +93,23 @@ def test_resume_passes_over_a_damaged_checkpoint_and_says_so(tmp_path):
     assert "checkpoint_epoch_2.safetensors" in result.stderr and "after epoch 1" in result.stderr
 
 
+def test_auto_size_grows_until_the_certificate_is_small(tmp_path):
+    found = {}
+    for epsilon, ranks in ((0.5, 1), (0.0005, 1), (0.0005, 2)):
+        folder = tmp_path / f"auto_{epsilon}_{ranks}"
+        result = sage("select", *SMALL, "selection.scorer=proxy", "selection.proxy.steps=10",
+                      "selection.sketch.size=auto", f"selection.sketch.epsilon={epsilon}",
+                      "selection.sketch.max_size=128", f"output_dir={folder}", ranks=ranks)
+        assert result.returncode == 0, result.stderr
+        subset = json.loads((folder / "subset_indices" / "epoch_0_indices.json").read_text())
+        size = int(re.search(r"frequent directions of size (\d+)", subset["notes"][0]).group(1))
+        found[epsilon, ranks] = (size, subset["relative_certificate"])
+    assert found[0.5, 1][0] == 32, "what it starts with is enough"
+    assert 32 < found[0.0005, 1][0] <= 128
+    assert found[0.0005, 1][1] < found[0.5, 1][1]
+    assert found[0.0005, 2][0] == found[0.0005, 1][0]
+
+
 def test_select_for_another_trainer(tmp_path):
     result = sage("select", *SMALL, "selection.scorer=proxy", "selection.proxy.steps=20", "selection.keep=filter",
                   "data.corrupt_labels=0.3", f"output_dir={tmp_path / 'chosen'}", ranks=2)
@@ -102,6 +119,14 @@ def test_select_for_another_trainer(tmp_path):
     assert subset["noise_rate"] > 0.1 and subset["doubtful_ids"]
     wrong = subset["wrong_labels_kept"] / len(subset["ids"])
     assert wrong < 0.2, "the filter keeps fewer wrong labels than there are"
+    doubted, made_wrong = len(subset["doubtful_ids"]), round(0.3 * 1437)
+    assert subset["doubtful_precision"] == pytest.approx(subset["wrong_labels_doubted"] / doubted)
+    assert subset["doubtful_recall"] == pytest.approx(subset["wrong_labels_doubted"] / made_wrong)
+    assert subset["doubtful_precision"] > 0.6 and subset["doubtful_auroc"] > 0.8
+    assert set(subset["peers"]) == {"small_loss", "confident_learning", "gradient_norm"}
+    for peer in subset["peers"].values():
+        assert peer["precision"] * doubted == pytest.approx(peer["recall"] * made_wrong), "as many suspects as ours"
+        assert peer["auroc"] > 0.8
 
     import torch
 

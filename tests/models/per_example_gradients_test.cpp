@@ -319,6 +319,24 @@ TEST(PerExampleGradients, ManyClassesAreProjectedInBlocks) {
   EXPECT_TRUE(at::allclose(engine.project(data.images, data.labels, sketch), rows.mm(sketch.t()), 1e-4, 1e-4));
 }
 
+TEST(PerExampleGradients, ProjectsIn16BitsWithTheErrorOf16Bits) {
+  // Products of n terms of random signs, each rounded to 8 bits: a relative error near 2^-8, whatever n is.
+  const auto model = make_model(ModelConfig{.name = "resnet20", .width = 4, .pretrained = ""}, {3, 8, 8}, 10, 7);
+  const Data data = make_data(*model, 12);
+  for (const char* scope : {"classifier", "full"}) {
+    PerExampleGradients engine(*model, {scope}, 0.0, 5);
+    const at::Tensor sketch = random_tensor({6, engine.dimension()}, "sketch");
+    at::Tensor norms = at::zeros({12}), narrow_norms = at::zeros({12});
+    const at::Tensor wide = engine.project(data.images, data.labels, sketch, norms);
+    const at::Tensor narrow = engine.project(data.images, data.labels, sketch.to(at::kBFloat16), narrow_norms);
+    EXPECT_EQ(narrow.scalar_type(), at::kFloat);
+    const double error = (narrow - wide).norm().item<double>() / wide.norm().item<double>();
+    EXPECT_LT(error, 0.02) << scope;
+    EXPECT_GT(error, 1e-5) << scope << ": it was rounded at all";
+    EXPECT_TRUE(at::equal(norms, narrow_norms)) << "norms stay float32";
+  }
+}
+
 TEST(PerExampleGradients, ScopesSelectParametersInTheirOrder) {
   const auto model = make_model(ModelConfig{.name = "resnet18", .pretrained = ""}, {3, 8, 8}, 10, 7);
   const auto names_of = [&model](const Scope& scope) {

@@ -63,6 +63,40 @@ const Variant kVariants[] = {
        c.sketch.size = 0;
        c.sketch.max_size = 10;
      }},
+    {"alpha", [](SelectionConfig& c) { c.sketch.alpha = 0.4; }},
+    {"signs, filter",
+     [](SelectionConfig& c) {
+       c.sketch.method = "random_projection";
+       c.sketch.projection = "rademacher";
+       c.keep = "filter";
+     }},
+    {"sparse signs",
+     [](SelectionConfig& c) {
+       c.sketch.method = "random_projection";
+       c.sketch.projection = "sparse";
+     }},
+    {"clusters, coverage by strata",
+     [](SelectionConfig& c) {
+       c.clusters = 3;
+       c.keep = "coverage";
+     }},
+    {"clusters in one group, recomputed",
+     [](SelectionConfig& c) {
+       c.clusters = 4;
+       c.per_class = false;
+       c.scores = "recomputed";
+     }},
+    {"facility location",
+     [](SelectionConfig& c) {
+       c.keep = "coverage";
+       c.coverage = "facility_location";
+     }},
+    {"farthest first, recomputed",
+     [](SelectionConfig& c) {
+       c.keep = "coverage";
+       c.coverage = "farthest_first";
+       c.scores = "recomputed";
+     }},
     {"random", [](SelectionConfig& c) { c.method = "random"; }},
     {"full", [](SelectionConfig& c) { c.method = "full"; }},
 };
@@ -92,6 +126,12 @@ TEST(SageSelectorOnRanks, TheNumberOfRanksDoesNotMatter) {
     EXPECT_GE(overlap(together.doubtful, alone.doubtful),
               alone.doubtful.empty() && together.doubtful.empty() ? 0.0 : 0.995);
     EXPECT_EQ(together.estimated_noise, alone.estimated_noise);
+    EXPECT_EQ(together.peers.small_loss, alone.peers.small_loss);
+    EXPECT_EQ(together.peers.gradient_norm, alone.peers.gradient_norm);
+    ASSERT_EQ(together.peers.confident_learning.size(), alone.peers.confident_learning.size());
+    for (std::size_t i = 0; i < alone.peers.confident_learning.size(); ++i) {
+      EXPECT_NEAR(together.peers.confident_learning[i], alone.peers.confident_learning[i], 1e-6) << i;
+    }
     EXPECT_EQ(together.degenerate, alone.degenerate);
     EXPECT_EQ(together.class_histogram, alone.class_histogram);
     EXPECT_EQ(together.scores.size(), alone.scores.size());

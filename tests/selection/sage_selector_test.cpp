@@ -8,6 +8,8 @@
 #include <limits>
 
 #include "core/error.h"
+#include "selection/detection.h"
+#include "selection/label_filter.h"
 #include "selection/quota.h"
 #include "selection_cases.h"
 #include "support/matrices.h"
@@ -165,6 +167,30 @@ TEST_F(SageSelectorTest, FilterFindsPlantedNoise) {
   EXPECT_LT(overlap(again.kept, result.kept), 0.7);
 }
 
+TEST_F(SageSelectorTest, FilterByWhatPeersDoubt) {
+  SelectionConfig config = small_config();
+  config.keep = "filter";
+  for (const char* count : {"either", "chance", "confident"}) {
+    config.filter.count = count;
+    config.filter.by = "agreement";
+    const SelectionResult ours = select(config);
+    for (const char* by : {"small_loss", "confident_learning"}) {
+      config.filter.by = by;
+      const SelectionResult result = select(config);
+      EXPECT_EQ(result.scores, ours.scores) << "scores stay agreement";
+      EXPECT_EQ(result.doubtful.size(), ours.doubtful.size()) << "as many";
+      EXPECT_NE(result.doubtful, ours.doubtful) << "but others";
+      EXPECT_GT(wrong_share(result.doubtful), 0.9);
+      // Of each class those that are trusted least.
+      const std::vector<float>& trust =
+          config.filter.by == "small_loss" ? result.peers.small_loss : result.peers.confident_learning;
+      std::vector<std::int64_t> doubted;
+      for (const std::int64_t id : result.doubtful) doubted.push_back(source_.labels[static_cast<std::size_t>(id)]);
+      EXPECT_EQ(result.doubtful, least_trusted(trust, source_.labels, count_classes(doubted, 5)));
+    }
+  }
+}
+
 TEST_F(SageSelectorTest, FilterLeavesCleanLabelsAlone) {
   ClassifierSource clean(600, 5, 12, 0.0, 3);
   SelectionConfig config = small_config();
@@ -259,6 +285,98 @@ TEST_F(SageSelectorTest, RandomProjectionKeepsNearlyTheSame) {
   EXPECT_LT(wrong_share(result.kept), 0.02);
 }
 
+TEST_F(SageSelectorTest, EveryKindOfRandomProjectionFindsWrongLabels) {
+  SelectionConfig config = small_config();
+  config.sketch.method = "random_projection";
+  config.sketch.size = 400;
+  const at::Tensor identity = at::eye(65, at::kDouble);
+  const std::vector<double> oracle = slow_agreement(source_.matrix(), identity, source_.labels);
+  std::vector<std::vector<float>> all;
+  for (const char* projection : {"gaussian", "rademacher", "sparse"}) {
+    config.sketch.projection = projection;
+    const SelectionResult result = select(config);
+    for (std::size_t i = 0; i < oracle.size(); ++i) EXPECT_NEAR(result.scores[i], oracle[i], 0.3);
+    EXPECT_LT(wrong_share(result.kept), 0.02) << projection;
+    all.push_back(result.scores);
+  }
+  EXPECT_NE(all[0], all[1]);
+  EXPECT_NE(all[1], all[2]);
+}
+
+TEST_F(SageSelectorTest, SixteenBitsChangeScoresLittle) {
+  SelectionConfig config = small_config();
+  const SelectionResult plain = select(config);
+  const auto farthest_from_plain = [&] {
+    const SelectionResult result = select(config);
+    EXPECT_GT(overlap(result.kept, plain.kept), 0.9);
+    float farthest = 0.0f;
+    for (std::size_t i = 0; i < plain.scores.size(); ++i) {
+      farthest = std::max(farthest, std::abs(result.scores[i] - plain.scores[i]));
+    }
+    return farthest;
+  };
+  config.sketch.projection_precision = "bf16";
+  EXPECT_LT(farthest_from_plain(), 0.03f);
+  EXPECT_GT(farthest_from_plain(), 0.0f);
+  config.sketch.projection_precision = "float32";
+  config.cache_precision = "bf16";
+  source_.can_cache = false;  // so that S g is what is kept
+  config.scores = "cached";
+  EXPECT_LT(farthest_from_plain(), 0.03f);
+  EXPECT_GT(farthest_from_plain(), 0.0f);
+  config.scores = "recomputed";  // nothing is kept, so nothing is rounded
+  EXPECT_EQ(farthest_from_plain(), 0.0f);
+}
+
+TEST_F(SageSelectorTest, PeersOfTheFilterAreWhatTheyAreCalled) {
+  SelectionConfig config = small_config();
+  EXPECT_TRUE(select(config).peers.small_loss.empty()) << "keep: top doubts nothing";
+  for (const char* scoring : {"agreement", "gradient_norm"}) {
+    for (const double drop : {-1.0, 0.2}) {
+      config.keep = "filter";
+      config.scoring = scoring;
+      config.filter.drop = drop;
+      const SelectionResult result = select(config);
+      ASSERT_EQ(result.peers.small_loss.size(), 600u);
+      ASSERT_EQ(result.peers.confident_learning.size(), 600u);
+      for (const auto* trust : {&result.peers.small_loss, &result.peers.confident_learning}) {
+        EXPECT_GT(*auroc(*trust, source_.wrong), 0.95);
+      }
+      for (std::int64_t i = 0; i < 600; ++i) {
+        const double norm = source_.matrix()[i].to(at::kDouble).norm().item<double>();
+        EXPECT_NEAR(result.peers.gradient_norm[static_cast<std::size_t>(i)], -norm, 1e-5 * norm);
+      }
+    }
+  }
+}
+
+TEST_F(SageSelectorTest, OneClusterIsTheConsensusAndMoreAreNearer) {
+  SelectionConfig config = small_config();
+  config.sketch.size = 20;  // exact
+  const SelectionResult plain = select(config);
+  config.clusters = 3;
+  for (const bool per_class : {true, false}) {
+    config.per_class = per_class;
+    const SelectionResult result = select(config);
+    EXPECT_EQ(result.consensus_strength.size(), per_class ? 5u : 1u);
+    double mean = 0.0;
+    for (const float score : result.scores) mean += score / 600.0;
+    double plain_mean = 0.0;
+    for (const float score : plain.scores) plain_mean += score / 600.0;
+    if (per_class) {
+      EXPECT_GT(mean, plain_mean + 0.02) << "some direction of three is nearer than one for all";
+    }
+    // Kept vectors, features, or nothing: the same directions.
+    for (const char* scores : {"cached", "recomputed"}) {
+      config.scores = scores;
+      source_.can_cache = false;
+      EXPECT_EQ(select(config).scores, result.scores);
+    }
+    config.scores = "auto";
+    source_.can_cache = true;
+  }
+}
+
 TEST_F(SageSelectorTest, DegenerateGradientsComeLastAndAreCounted) {
   source_.matrix()[7].zero_();
   source_.matrix()[20][3] = std::numeric_limits<float>::quiet_NaN();
@@ -313,6 +431,25 @@ TEST_F(SageSelectorTest, RefusesOptionsThatItDoesNotKnow) {
   expect_refused([](SelectionConfig& c) { c.method = "sagee"; });
   expect_refused([](SelectionConfig& c) { c.scoring = "loss"; });
   expect_refused([](SelectionConfig& c) { c.keep = "bottom"; });
+  expect_refused([](SelectionConfig& c) { c.filter.by = "luck"; });
+  expect_refused([](SelectionConfig& c) { c.filter.count = "all"; });
+  expect_refused([](SelectionConfig& c) { c.keep = "coverage", c.coverage = "all"; });
+  expect_refused([](SelectionConfig& c) { c.clusters = 0; });
+  expect_refused([](SelectionConfig& c) { c.clusters = 2, c.scoring = "gradient_norm"; });
+  expect_refused([](SelectionConfig& c) {
+    c.keep = "coverage";
+    c.coverage = "facility_location";
+    c.scoring = "gradient_norm";
+  });
+  expect_refused([](SelectionConfig& c) { c.cache_precision = "fp8"; });
+  expect_refused([](SelectionConfig& c) { c.sketch.projection_precision = "fp8"; });
+  expect_refused([](SelectionConfig& c) { c.sketch.projection = "dense"; });
+  expect_refused([](SelectionConfig& c) {
+    c.sketch.method = "random_projection";
+    c.sketch.projection = "sparse";
+    c.sketch.density = 2.0;
+  });
+  expect_refused([](SelectionConfig& c) { c.sketch.alpha = 0.0; });
   expect_refused([](SelectionConfig& c) { c.sketch.method = "svd"; });
   expect_refused([](SelectionConfig& c) { c.sketch.size = 1; });
   expect_refused([](SelectionConfig& c) { c.scores = "never"; });

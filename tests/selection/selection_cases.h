@@ -43,6 +43,9 @@ inline std::string bytes_of(const SelectionResult& result) {
   append(result.class_histogram.data(), result.class_histogram.size() * sizeof(std::int64_t));
   append(result.consensus_strength.data(), result.consensus_strength.size() * sizeof(double));
   append(result.doubtful.data(), result.doubtful.size() * sizeof(std::int64_t));
+  for (const auto* peer : {&result.peers.small_loss, &result.peers.confident_learning, &result.peers.gradient_norm}) {
+    append(peer->data(), peer->size() * sizeof(float));
+  }
   for (const double value : {result.estimated_noise.value_or(-1.0), static_cast<double>(result.degenerate),
                              static_cast<double>(result.non_finite)}) {
     append(&value, sizeof value);

@@ -51,6 +51,14 @@ inline constexpr Variant kStoppedVariants[] = {
      }},
     {"gradient norm", [](SelectionConfig& c) { c.scoring = "gradient_norm"; }},
     {"two shards", [](SelectionConfig& c) { c.shards = 2; }},
+    {"alpha, clusters, recomputed, coverage",
+     [](SelectionConfig& c) {
+       c.sketch.alpha = 0.5;
+       c.clusters = 2;
+       c.scores = "recomputed";
+       c.keep = "coverage";
+       c.coverage = "facility_location";
+     }},
     {"auto size",
      [](SelectionConfig& c) {
        c.sketch.size = 0;

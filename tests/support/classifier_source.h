@@ -86,7 +86,7 @@ class ClassifierSource : public GradientSource {
     const at::Tensor rows = gradients_.index_select(0, index(ids));
     if (squared_norms.defined()) squared_norms.copy_(rows.to(at::kDouble).square().sum(1));
     if (probabilities.defined()) probabilities.copy_(probabilities_.index_select(0, index(ids)));
-    return at::mm(rows, sketch.t());
+    return at::mm(rows.to(sketch.scalar_type()), sketch.t()).to(at::kFloat);
   }
   std::int64_t cacheable_bytes_per_example() const override { return can_cache ? 4 * (features_ + classes_) : 0; }
   void set_caching(bool on) override {

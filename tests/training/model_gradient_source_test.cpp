@@ -57,6 +57,37 @@ TEST_F(Source, KeptFactorsAreFoundByExampleNotByBatch) {
   }
 }
 
+TEST_F(Source, FeaturesAreKeptInHalfTheSpace) {
+  config_.sketch.size = 16;
+  config_.batch_size = 64;
+  config_.fraction = 0.3;
+  config_.scores = "cached";
+  std::vector<std::vector<float>> scores;
+  std::vector<std::int64_t> bytes;
+  for (const char* precision : {"float32", "bf16"}) {
+    config_.cache_precision = precision;
+    ModelGradientSource from = source();
+    bytes.push_back(from.cacheable_bytes_per_example());
+    scores.push_back(select_examples({.config = config_,
+                                      .seed = 1,
+                                      .round = 1,
+                                      .ids = experiment_->candidates,
+                                      .labels = experiment_->labels,
+                                      .class_count = 4,
+                                      .source = &from,
+                                      .communicator = *single_})
+                         .scores);
+  }
+  const std::int64_t features = network_->feature_count();
+  EXPECT_EQ(bytes, (std::vector<std::int64_t>{4 * features + 32, 2 * features + 32}));
+  double largest = 0.0;
+  for (std::size_t i = 0; i < scores[0].size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(scores[0][i] - scores[1][i])));
+  }
+  EXPECT_LT(largest, 0.02);
+  EXPECT_GT(largest, 0.0);
+}
+
 TEST_F(Source, CachedAndRecomputedSelectionsAgree) {
   config_.sketch.size = 16;
   config_.batch_size = 64;

@@ -87,6 +87,14 @@ TEST(RealFashionMnist, FilterSelectsTheSameSubset) {
       {"fashion_mnist", "cnn", 6000, {"selection.sketch.size=64", "selection.keep=filter", "data.corrupt_labels=0.2"}});
 }
 
+TEST(RealFashionMnist, ClustersAndCoverageSelectTheSameSubset) {
+  expect_the_same_subset({"fashion_mnist",
+                          "cnn",
+                          3000,
+                          {"selection.sketch.size=32", "selection.keep=coverage",
+                           "selection.coverage=facility_location", "selection.clusters=2"}});
+}
+
 TEST(RealFashionMnist, FullScopeSelectsTheSameSubset) {
   expect_the_same_subset({"fashion_mnist", "cnn", 1200, {"selection.sketch.size=16", "selection.gradient.scope=full"}});
 }

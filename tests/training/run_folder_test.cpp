@@ -147,6 +147,8 @@ SubsetRecord subset() {
   record.phase_seconds = {{"sketch", 1.0}};
   record.noise_rate = 0.1;
   record.doubtful_ids = {5};
+  record.doubtful = Detection{1.0, 0.5, 0.75};
+  record.peers = {{"small_loss", {0.0, 0.0, std::nullopt}}};
   record.notes = {"something to know"};
   return record;
 }
@@ -169,6 +171,11 @@ TEST_F(RunFolderTest, ASubsetIsWrittenWithItsScores) {
   EXPECT_TRUE(all["overlap"].is_null());
   EXPECT_EQ(all["noise_rate"], 0.1);
   EXPECT_EQ(all["doubtful_ids"], json({5}));
+  EXPECT_EQ(all["doubtful_precision"], 1.0);
+  EXPECT_EQ(all["doubtful_recall"], 0.5);
+  EXPECT_EQ(all["doubtful_auroc"], 0.75);
+  EXPECT_EQ(all["peers"]["small_loss"]["recall"], 0.0);
+  EXPECT_TRUE(all["peers"]["small_loss"]["auroc"].is_null());
   EXPECT_EQ(all["phase_seconds"]["sketch"], 1.0);
   EXPECT_EQ(bytes_of(folder.subsets() / "epoch_10_scores.csv"),
             "example_id,label,score,kept\n7,1,0.5,1\n5,0,-0.25,0\n2,0,0.75,1\n3,1,nan,0\n");
