@@ -7,6 +7,7 @@
 
 #include "training/checkpoint.h"
 #include "training/experiment.h"
+#include "training/forgetting.h"
 #include "training/interruptions.h"
 #include "training/job.h"
 #include "training/learner.h"
@@ -19,13 +20,18 @@ struct EpochWork {
   const LearningRateSchedule& schedule;
   PhaseTimer& timer;
   std::span<const std::int64_t> ids;       ///< what the epoch trains on
+  std::span<const float> weights = {};     ///< of `ids`, in the same order; empty: all 1
   std::uint64_t seed = 0;                  ///< of the order and the augmentation
   std::int64_t steps = 0;                  ///< of the whole epoch; at most those that `ids` make
   const char* activity = "";               ///< for whereabouts; a literal
   std::string title;                       ///< for progress and messages: "epoch 3/30"
   Interruptions* interruptions = nullptr;  ///< null: nothing comes between
-  std::function<void()> save = {};         ///< ALL ranks: writes a checkpoint; called between two steps
+  ForgettingHistory* history = nullptr;  ///< where predictions are noted; the learner watches them then. Null: nowhere
+  std::function<void()> save = {};       ///< ALL ranks: writes a checkpoint; called between two steps
 };
+
+/// The weights of a batch's examples, of those of `ids` (ascending): float32 [B], on the batch's device.
+at::Tensor weights_of(std::span<const std::int64_t> ids, std::span<const float> weights, const Batch& batch);
 
 /// ALL ranks. Makes the steps of epoch `position.epoch` that are left, and moves `position` on with each; the caller
 /// begins the next epoch. Throws RunStopped between two steps, CommunicationError where the ranks' parameters differ.

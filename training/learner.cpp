@@ -111,14 +111,15 @@ Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> netwo
 Learner::~Learner() = default;
 
 void Learner::step(const Batch& batch, double learning_rate, const std::string& where) {
-  if (graph_) {
+  // A recording knows no weights: steps of a weighted subset are launched anew.
+  if (graph_ && !batch.weights.defined()) {
     const auto scope = timer_.measure("graph");
     graph_->run(batch.images, batch.labels, batch.global_count, learning_rate,
                 [&](const at::Tensor& images, const at::Tensor& labels, const at::Tensor& rate) {
-                  run_step(images, labels, batch.global_count, rate);
+                  run_step(images, labels, {}, batch.global_count, rate);
                 });
   } else {
-    run_step(batch.images, batch.labels, batch.global_count, learning_rate);
+    run_step(batch.images, batch.labels, batch.weights, batch.global_count, learning_rate);
   }
   trace::count_step();
   note_outcome(batch, where);
@@ -130,9 +131,10 @@ at::Tensor Learner::logits_of(const at::Tensor& images) {
   return at::isReducedFloatingType(logits.scalar_type()) ? logits.to(at::kFloat) : logits;
 }
 
-void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
-                       const LearningRate& rate) {
+void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& weights,
+                       std::int64_t global_count, const LearningRate& rate) {
   at::Tensor saved_buffers;
+  right_.clear();
   {
     const at::NoGradGuard no_gradients;
     data_parallel_->zero_gradients();
@@ -151,10 +153,17 @@ void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::
       const auto scope = timer_.measure("forward");
       const at::Tensor target = labels.narrow(0, range.begin, range.size());
       const at::Tensor logits = logits_of(images.narrow(0, range.begin, range.size()));
-      loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
+      if (weights.defined()) {
+        loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::None, -100, config_.label_smoothing)
+                   .mul(weights.narrow(0, range.begin, range.size()))
+                   .sum();
+      } else {
+        loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
+      }
       const at::NoGradGuard no_gradients;
-      last_.narrow(0, 0, 2).add_(
-          at::stack({loss.detach().to(at::kDouble), logits.argmax(1).eq(target).sum().to(at::kDouble)}));
+      const at::Tensor right = logits.argmax(1).eq(target);
+      if (watches_predictions_) right_.push_back(right);
+      last_.narrow(0, 0, 2).add_(at::stack({loss.detach().to(at::kDouble), right.sum().to(at::kDouble)}));
       last_.select(0, 2).add_(static_cast<double>(range.size()));
     }
     const auto scope = timer_.measure("backward");

@@ -271,6 +271,10 @@ void RunFolder::write_subset(const SubsetRecord& record, const ScoreTable* score
             {"notes", record.notes},
             {"doubtful_ids", record.doubtful_ids},
             {"ids", record.ids}};
+  if (!record.weights.empty()) {
+    require(record.weights.size() == record.ids.size(), "write_subset: one weight for each kept example");
+    text["weights"] = record.weights;
+  }
   if (scores) {
     const auto rows = rows_by_id(record, *scores);
     json of_kept = json::array();
