@@ -160,7 +160,7 @@ struct SelectionConfig {
     std::string features = "residual";  // residual | gradient
   } craig;
   struct Glister {
-    double step = 0.1;  // of the one-step update, in units of the mean gradient
+    double step = 0.1;  // along the mean gradient of those chosen so far
   } glister;
   struct Submodular {
     std::string function = "facility_location";  // facility_location | graph_cut

@@ -151,7 +151,9 @@ void add_training(Table& t, TrainingConfig& c) {
 }
 
 void add_selection(Table& t, SelectionConfig& c) {
-  t.text("selection.method", c.method, "how examples are chosen: sage, random, full, crest");
+  t.text("selection.method", c.method,
+         "how examples are chosen: sage, random, full, uncertainty, diversity (k_center), gradmatch, craig, glister, "
+         "el2n, grand, forgetting, herding, submodular, ccs, crest");
   t.number("selection.fraction", c.fraction, {.low = 0, .high = 1, .above_low = true}, "", "part of the examples kept");
   t.flag("selection.per_class", c.per_class, "a consensus and a quota for each class, or one for all");
   t.choice("selection.scoring", c.scoring, {"agreement", "gradient_norm"},
@@ -225,7 +227,8 @@ void add_selection(Table& t, SelectionConfig& c) {
            "gradmatch: stop where the squared residual falls below this part of the squared target");
   t.choice("selection.craig.features", c.craig.features, {"residual", "gradient"},
            "craig: distances between softmax - onehot, or between gradients of the classifier");
-  t.number("selection.glister.step", c.glister.step, above(0), "", "glister: length of the one-step update");
+  t.number("selection.glister.step", c.glister.step, above(0), "",
+           "glister: length of the step along the mean gradient of those chosen so far");
   t.choice("selection.submodular.function", c.submodular.function, {"facility_location", "graph_cut"},
            "submodular: what is maximised");
   t.choice("selection.submodular.features", c.submodular.features, {"feature", "gradient"},

@@ -15,13 +15,6 @@ std::int64_t sum(const std::vector<std::int64_t>& values) {
   return std::accumulate(values.begin(), values.end(), std::int64_t{0});
 }
 
-std::vector<std::int64_t> choose_top(const SelectionRequest& request, std::int64_t size,
-                                     const std::vector<float>& scores) {
-  if (!request.config.per_class) return highest(scores, size);
-  const std::vector<std::int64_t> available = count_classes(request.labels, request.class_count);
-  return highest_of_each_class(scores, request.labels, class_quota(size, available));
-}
-
 std::vector<std::int64_t> choose_after_filter(const SelectionRequest& request, std::int64_t size,
                                               const ConfidentCounting* doubts, const CoverageDraw& cover,
                                               SelectionResult& result) {
@@ -58,11 +51,18 @@ std::vector<float> trust_of(const SelectionConfig& config, const SelectionResult
   return scores;
 }
 
+std::vector<std::int64_t> best_by_score(const SelectionRequest& request, std::span<const float> scores) {
+  const std::int64_t size = subset_size(request.config.fraction, static_cast<std::int64_t>(request.ids.size()));
+  if (!request.config.per_class) return highest(scores, size);
+  const std::vector<std::int64_t> available = count_classes(request.labels, request.class_count);
+  return highest_of_each_class(scores, request.labels, class_quota(size, available));
+}
+
 void choose_by_score(const SelectionRequest& request, const ConfidentCounting* doubts, const CoverageDraw& cover,
                      SelectionResult& result) {
   const std::int64_t size = subset_size(request.config.fraction, static_cast<std::int64_t>(request.ids.size()));
   const std::vector<std::int64_t> chosen = request.config.keep == "top"
-                                               ? choose_top(request, size, result.scores)
+                                               ? best_by_score(request, result.scores)
                                                : choose_after_filter(request, size, doubts, cover, result);
   for (std::int64_t position : chosen) result.kept.push_back(request.ids[static_cast<std::size_t>(position)]);
   describe_classes(request, result);

@@ -19,6 +19,9 @@ using CoverageDraw =
 /// smaller the more, and gradients that are not finite not at all.
 std::vector<float> trust_of(const SelectionConfig& config, const SelectionResult& result);
 
+/// Positions of the round(fraction x N) highest scores, by class if selection.per_class; ascending.
+std::vector<std::int64_t> best_by_score(const SelectionRequest& request, std::span<const float> scores);
+
 /// Fills `kept`, `doubtful`, `estimated_noise` and the class histogram of `result` from its scores. `doubts` after
 /// reduce_counts(), or null where the cut is given. The same on every rank; ALL ranks where `cover` needs them: it
 /// draws what `keep: coverage` keeps.

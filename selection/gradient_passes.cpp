@@ -132,6 +132,19 @@ bool GradientPasses::sketch(GradientSketch& sketch, SketchProgress& progress,
   return !stop_points.end();
 }
 
+bool GradientPasses::factors(const UseFactors& use) const {
+  const at::NoGradGuard no_grad;
+  const std::vector<std::int64_t> nothing_done(static_cast<std::size_t>(plan_.shard_count()), 0);
+  StopPoints stop_points(request_.stop_requested, most_micro_batches(nothing_done));
+  const auto [first_shard, last_shard] = plan_.shards_of(request_.communicator.rank());
+  for (std::int64_t shard = first_shard; shard < last_shard; ++shard) {
+    const bool whole = for_micro_batches(
+        shard, 0, stop_points, [&](const MicroBatch& batch) { use(batch, request_.source->factors(batch.ids)); });
+    if (!whole) return false;
+  }
+  return !stop_points.end();
+}
+
 bool GradientPasses::project(const at::Tensor& sketch, const UseProjection& use,
                              const UseProbabilities& use_probabilities, bool with_norms) const {
   const at::NoGradGuard no_grad;

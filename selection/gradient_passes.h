@@ -40,12 +40,16 @@ class GradientPasses {
     std::int64_t non_finite = 0;          ///< gradients of this rank that are not finite: they went in as zeros
   };
 
-  // Both passes: ALL ranks where request.stop_requested is set; it is asked after every kStopInterval micro-batches, as
+  // All passes: ALL ranks where request.stop_requested is set; it is asked after every kStopInterval micro-batches, as
   // often by ranks that have fewer. They return false if they were asked to stop.
 
   /// Streams the gradients into `sketch` that `progress` says are not in yet.
   [[nodiscard]] bool sketch(GradientSketch& sketch, SketchProgress& progress,
                             const UseProbabilities& use_probabilities) const;
+  /// What a pass does with the factors of the last layer's gradients.
+  using UseFactors = std::function<void(const MicroBatch&, const ExampleFactors&)>;
+  /// Computes the factors of all examples.
+  [[nodiscard]] bool factors(const UseFactors& use) const;
   /// Projects all gradients with S [r, D] (on the source's device).
   [[nodiscard]] bool project(const at::Tensor& sketch, const UseProjection& use,
                              const UseProbabilities& use_probabilities, bool with_norms = false) const;

@@ -8,6 +8,13 @@
 
 namespace sage {
 
+/// What the gradient of the last layer is made of: g_i = [r_i; r_i h_i^T]. float32, on the source's device.
+struct ExampleFactors {
+  at::Tensor features;       ///< h [n, F], what the last layer sees
+  at::Tensor residuals;      ///< r = softmax - (smoothed) target [n, C]
+  at::Tensor probabilities;  ///< softmax [n, C]
+};
+
 /// The gradients g_i in R^D of the loss of single examples at fixed weights. Local to a rank: no collectives.
 class GradientSource {
  public:
@@ -26,6 +33,10 @@ class GradientSource {
   /// `squared_norms` ([ids.size()], float32; may be undefined) receives ||g_i||^2.
   virtual at::Tensor project(std::span<const std::int64_t> ids, const at::Tensor& sketch, at::Tensor squared_norms,
                              at::Tensor probabilities) = 0;
+
+  virtual std::int64_t feature_count() const = 0;  ///< F
+  /// The factors of the last layer's gradients of examples `ids`, whatever the scope of gradients().
+  virtual ExampleFactors factors(std::span<const std::int64_t> ids) = 0;
 
   /// Bytes that keeping what pass 2 needs of one example costs (features and logits); 0 if nothing can be kept.
   virtual std::int64_t cacheable_bytes_per_example() const = 0;

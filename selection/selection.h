@@ -34,6 +34,9 @@ class SelectionStopped : public std::exception {
   SelectionState state_;
 };
 
+/// In SelectionRequest::forgotten: never right so far.
+constexpr std::int64_t kNeverLearned = -1;
+
 struct SelectionRequest {
   const SelectionConfig& config;
   std::uint64_t seed = 0;
@@ -43,6 +46,12 @@ struct SelectionRequest {
   std::int64_t class_count = 0;
   GradientSource* source = nullptr;  ///< may be null for methods that need no gradients (registry: needs_gradients)
   Communicator& communicator;
+  /// Examples held out for validation and their labels (registry: needs_validation).
+  std::span<const std::int64_t> validation_ids = {}, validation_labels = {};
+  /// Of `ids`: how often an example went from right to wrong in training, or kNeverLearned. Empty: no such history.
+  std::span<const std::int64_t> forgotten = {};
+  /// Of `ids`: difficulty (el2n, grand) that was measured before, over several networks. Empty: the source's is taken.
+  std::span<const float> difficulty = {};
   /// ALL ranks, as often on each and with the same answer: whether to stop here. Null: never asked.
   std::function<bool()> stop_requested = {};
   /// ALL ranks: go on from this state of a selection with the same request and the same network; what counts is what
@@ -84,7 +93,9 @@ struct PeerScores {
 struct SelectionResult {
   std::string method;
   std::vector<std::int64_t> kept;             ///< ids of the examples to KEEP, ascending
-  std::vector<float> scores;                  ///< of all candidates, in the order of request.ids; empty: nothing scored
+  std::vector<float> weights;                 ///< of `kept`, in the same order, as the method gives them; empty: all 1
+  std::string scoring;                        ///< what `scores` are ("entropy", "el2n"); empty where the method has one
+  std::vector<float> scores;                  ///< of all candidates, in the order of request.ids; empty: none
   std::vector<std::int64_t> class_histogram;  ///< kept examples per class
   std::vector<double> consensus_strength;     ///< per class (or one): length of the mean of the unit vectors, 0 to 1
   std::optional<Certificate> certificate;     ///< where a sketch scored

@@ -28,10 +28,12 @@ namespace fs = std::filesystem;
 //   training/subset_ids
 //   training/optimizer/NAME, training/learner/RANK/NAME, training/buffers/RANK/NAME     of the network
 //   training/proxy/model/NAME, training/proxy/optimizer/NAME, ...                       the same of the proxy
+//   training/subset_weights
 //   training/selection/NAME, training/crest/NAME
+//   training/memory/NAME
 constexpr std::string_view kTraining = "training/", kProxy = "proxy/", kModel = "model/", kOptimizer = "optimizer/",
                            kLearner = "learner/", kBuffers = "buffers/", kSelection = "selection/", kCrest = "crest/",
-                           kSubset = "subset_ids";
+                           kMemory = "memory/", kSubset = "subset_ids", kWeights = "subset_weights";
 constexpr std::string_view kStateKey = "sage.state";
 constexpr std::string_view kConfigKey = "sage.config";
 constexpr int kFormat = 2;
@@ -125,11 +127,18 @@ void append_training(std::vector<NamedTensor>& to, const TrainingState& state) {
   }
   if (state.selection) append(to, fmt::format("{}{}", kTraining, kSelection), state.selection->tensors);
   if (state.crest) append(to, fmt::format("{}{}", kTraining, kCrest), state.crest->tensors);
+  append(to, fmt::format("{}{}", kTraining, kMemory), state.memory);
 }
 
 at::Tensor to_tensor(const std::vector<std::int64_t>& ids) {
   at::Tensor tensor = at::empty({static_cast<std::int64_t>(ids.size())}, at::TensorOptions().dtype(at::kLong));
   std::copy(ids.begin(), ids.end(), tensor.mutable_data_ptr<std::int64_t>());
+  return tensor;
+}
+
+at::Tensor to_tensor(const std::vector<float>& weights) {
+  at::Tensor tensor = at::empty({static_cast<std::int64_t>(weights.size())}, at::TensorOptions().dtype(at::kFloat));
+  std::copy(weights.begin(), weights.end(), tensor.mutable_data_ptr<float>());
   return tensor;
 }
 
@@ -148,6 +157,15 @@ std::vector<std::int64_t> to_ids(const at::Tensor& tensor, const fs::path& path)
   }
   const auto* ids = tensor.const_data_ptr<std::int64_t>();
   return {ids, ids + tensor.numel()};
+}
+
+std::vector<float> to_weights(const at::Tensor& tensor, const fs::path& path) {
+  if (tensor.dim() != 1 || tensor.scalar_type() != at::kFloat) {
+    throw CheckpointError(
+        fmt::format("cannot use {}: the weights of the subset are not a list of float32", path.string()));
+  }
+  const auto* weights = tensor.const_data_ptr<float>();
+  return {weights, weights + tensor.numel()};
 }
 
 /// `rest` is what follows the prefix of a learner. False if it is nothing of a learner.
@@ -179,6 +197,14 @@ void put_into_state(TrainingState& state, std::string_view name, const at::Tenso
   std::string_view rest = name;
   if (rest == kSubset) {
     state.subset_ids = to_ids(tensor, path);
+    return;
+  }
+  if (rest == kWeights) {
+    state.subset_weights = to_weights(tensor, path);
+    return;
+  }
+  if (take(rest, kMemory)) {
+    state.memory.push_back({std::string(rest), tensor});
     return;
   }
   if (take(rest, kSelection) && state.selection) {
@@ -222,6 +248,9 @@ void write_checkpoint(const fs::path& path, const TrainingState& state, Checkpoi
     append_training(tensors, state);
   }
   if (state.subset_ids) tensors.push_back({fmt::format("{}{}", kTraining, kSubset), to_tensor(*state.subset_ids)});
+  if (!state.subset_weights.empty()) {
+    tensors.push_back({fmt::format("{}{}", kTraining, kWeights), to_tensor(state.subset_weights)});
+  }
   write_safetensors(path, tensors,
                     {{"format", "pt"},  // how Python programs tell whose state dict this is
                      {std::string(kStateKey), state_to_json(state, content).dump()},
@@ -261,6 +290,10 @@ TrainingState read_checkpoint(const fs::path& path) {
     } else {
       state.learner.model.push_back(tensor);
     }
+  }
+  if (!state.subset_weights.empty() && (!state.subset_ids || state.subset_ids->size() != state.subset_weights.size())) {
+    throw CheckpointError(fmt::format("cannot use {}: it holds {} weights for {} examples of a subset", path.string(),
+                                      state.subset_weights.size(), state.subset_ids ? state.subset_ids->size() : 0));
   }
   if (complete != !state.learner.optimizer.empty()) {
     throw CheckpointError(fmt::format("cannot use {}: it {} an optimizer state against its own word", path.string(),

@@ -64,6 +64,8 @@ struct TrainingState {
   LearnerState learner;
   std::optional<LearnerState> proxy;                    ///< in training, or needed by a selection to come
   std::optional<std::vector<std::int64_t>> subset_ids;  ///< examples being trained on; none: all
+  std::vector<float> subset_weights;                    ///< of subset_ids; empty: all 1
+  std::vector<NamedTensor> memory;                      ///< what selection remembers of training and of its networks
 
   /// In the middle of a selection or of the training of its proxy.
   bool has_begun_selection() const;

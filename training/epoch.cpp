@@ -1,5 +1,9 @@
 #include "training/epoch.h"
 
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/whereabouts.h"
 #include "distributed/parameter_hash.h"
@@ -26,7 +30,9 @@ std::optional<Loader> make_loader(const Experiment& experiment, const Job& job, 
 Batch next_batch(const EpochWork& work, std::optional<Loader>& loader, const TrainingPosition& position) {
   if (work.source != nullptr) return work.source->next(position);
   const auto scope = work.timer.measure("data");
-  return *loader->next();
+  Batch batch = *loader->next();
+  if (!work.weights.empty()) batch.weights = weights_of(work.ids, work.weights, batch);
+  return batch;
 }
 
 void check_parameters(const EpochWork& work, const Job& job, std::int64_t interval, std::int64_t step) {
@@ -46,10 +52,21 @@ Loader make_loader(const Experiment& experiment, const Communicator& communicato
                 {config.augment.crop, config.augment.flip}, workers, config.prefetch);
 }
 
+at::Tensor weights_of(std::span<const std::int64_t> ids, std::span<const float> weights, const Batch& batch) {
+  at::Tensor result = at::empty({static_cast<std::int64_t>(batch.ids.size())}, at::kFloat);
+  float* weight = result.mutable_data_ptr<float>();
+  for (const std::int64_t id : batch.ids) {
+    *weight++ = weights[static_cast<std::size_t>(std::lower_bound(ids.begin(), ids.end(), id) - ids.begin())];
+  }
+  return result.to(batch.labels.device());
+}
+
 void train_epoch(const Experiment& experiment, Job& job, const EpochWork& work, TrainingPosition& position) {
   const Config& config = experiment.config;
   const std::int64_t done = experiment.steps_of(position.order_position);
   auto loader = make_loader(experiment, job, work, position, done);
+  require(work.weights.empty() || work.weights.size() == work.ids.size(), "train_epoch: one weight for each example");
+  if (work.history != nullptr) work.learner.watch_predictions();
   Progress progress(work.title, work.steps - done, config.output.log_interval);
   for (std::int64_t step = done; step < work.steps; ++step) {
     whereabouts::set_activity(work.activity);
@@ -57,6 +74,7 @@ void train_epoch(const Experiment& experiment, Job& job, const EpochWork& work, 
     if (work.interruptions != nullptr) work.interruptions->begin_step();
     const Batch batch = next_batch(work, loader, position);
     work.learner.step(batch, work.schedule.at(position.step), fmt::format("{}, step {}", work.title, step + 1));
+    if (work.history != nullptr) work.history->note(batch.ids, work.learner.last_right());
     ++position.step;
     position.order_position += work.source != nullptr ? experiment.global_batch : batch.global_count;
     position.examples += batch.global_count;
@@ -73,6 +91,7 @@ void train_epoch(const Experiment& experiment, Job& job, const EpochWork& work, 
   whereabouts::set_step(0);
   progress.finish();
   work.learner.settle();
+  if (work.history != nullptr) work.history->end_epoch(*job.communicator);
 }
 
 }  // namespace sage

@@ -8,6 +8,7 @@
 #include "data/loader.h"
 #include "training/checkpoint.h"
 #include "training/experiment.h"
+#include "training/forgetting.h"
 #include "training/interruptions.h"
 #include "training/job.h"
 #include "training/learner.h"
@@ -30,11 +31,13 @@ struct EpochWork {
   const LearningRateSchedule& schedule;
   PhaseTimer& timer;
   std::span<const std::int64_t> ids;       ///< what the epoch trains on
+  std::span<const float> weights = {};     ///< of `ids`, in the same order; empty: all 1
   std::uint64_t seed = 0;                  ///< of the order and the augmentation
   std::int64_t steps = 0;                  ///< of the whole epoch; at most those that `ids` make
   const char* activity = "";               ///< for whereabouts; a literal
   std::string title;                       ///< for progress and messages: "epoch 3/30"
   Interruptions* interruptions = nullptr;  ///< null: nothing comes between
+  ForgettingHistory* history = nullptr;    ///< where predictions are noted; the learner watches them then
   std::function<void()> save = {};         ///< ALL ranks: writes a checkpoint; called between two steps
   BatchSource* source = nullptr;           ///< gives the batches, of which each stands for a whole one; null: `ids` do
 };
@@ -42,6 +45,9 @@ struct EpochWork {
 /// The batches of one pass over `ids` from its example number `skip` on, shuffled and augmented by (seed, epoch).
 Loader make_loader(const Experiment& experiment, const Communicator& communicator, std::span<const std::int64_t> ids,
                    std::uint64_t seed, std::int64_t epoch, std::int64_t skip, std::int64_t workers);
+
+/// The weights of a batch's examples, of those of `ids` (ascending): float32 [B], on the batch's device.
+at::Tensor weights_of(std::span<const std::int64_t> ids, std::span<const float> weights, const Batch& batch);
 
 /// ALL ranks. Makes the steps of epoch `position.epoch` that are left, and moves `position` on with each; the caller
 /// begins the next epoch. Throws RunStopped between two steps, CommunicationError where the ranks' parameters differ.

@@ -154,6 +154,7 @@ at::Tensor Learner::logits_of(const at::Tensor& images, const at::Tensor& noise)
 void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& weights,
                        std::int64_t global_count, const LearningRate& rate) {
   at::Tensor saved_buffers;
+  right_.clear();
   {
     const at::NoGradGuard no_gradients;
     data_parallel_->zero_gradients();
@@ -180,8 +181,9 @@ void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, const
         loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
       }
       const at::NoGradGuard no_gradients;
-      last_.narrow(0, 0, 2).add_(
-          at::stack({loss.detach().to(at::kDouble), logits.argmax(1).eq(target).sum().to(at::kDouble)}));
+      const at::Tensor right = logits.argmax(1).eq(target);
+      if (watches_predictions_) right_.push_back(right);
+      last_.narrow(0, 0, 2).add_(at::stack({loss.detach().to(at::kDouble), right.sum().to(at::kDouble)}));
       last_.select(0, 2).add_(static_cast<double>(range.size()));
     }
     const auto scope = timer_.measure("backward");

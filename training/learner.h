@@ -1,5 +1,7 @@
 // A network with its optimizer and gradient reduction: what makes one training step.
 #pragma once
+#include <ATen/ops/cat.h>
+
 #include <deque>
 #include <memory>
 #include <span>
@@ -35,7 +37,8 @@ class Learner {
           PhaseTimer& timer);
   ~Learner();
 
-  /// One optimizer step on the mean loss of the global batch. ALL ranks, also one whose part is empty. A step with a
+  /// One optimizer step on the mean loss of the global batch (with weights: the sum of weight x loss, divided by the
+  /// number of examples). ALL ranks, also one whose part is empty. A step with a
   /// loss or gradient that is not finite on any rank is so on all: none updates its weights. Such steps are counted;
   /// after training.non_finite_limit in a row (non_finite=stop: the first) this throws TrainingError on ALL ranks,
   /// naming `where`, the examples and the first bad layer. In fp16 a step counts as such only where the loss scale has
@@ -54,6 +57,10 @@ class Learner {
   std::int64_t skipped_steps() const { return skipped_; }
   /// Mean loss of this rank's part of the last step; waits for the device. NaN where the part was empty.
   double last_loss() const;
+
+  /// From the next step on last_right() tells whether each example of this rank's part was predicted right: bool [B].
+  void watch_predictions() { watches_predictions_ = true; }
+  at::Tensor last_right() const { return at::cat(right_); }
 
   /// ALL ranks. Totals since the last call.
   EpochTotals take_totals();
@@ -105,6 +112,9 @@ class Learner {
   // On the device, so that no step waits for it. float64 [3], of this rank: summed loss, right predictions, examples;
   // since the last take_totals(), and of the last step alone.
   at::Tensor totals_, last_;
+
+  bool watches_predictions_ = false;
+  std::vector<at::Tensor> right_;  // of the last step, one for each of its passes
 
   std::deque<std::unique_ptr<Pending>> pending_;  // steps whose outcome was not looked at
   std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;

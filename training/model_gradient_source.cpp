@@ -18,6 +18,7 @@ ModelGradientSource::ModelGradientSource(Classifier& network, const ImageStore& 
       images_(images),
       labels_(labels),
       gradients_(network, config.gradient.scope, label_smoothing, config.gradient.chunk_size),
+      head_gradients_(network, {"classifier"}, label_smoothing, config.gradient.chunk_size),
       feature_type_(config.cache_precision == "bf16" ? at::kBFloat16 : at::kFloat) {}
 
 at::Tensor ModelGradientSource::labels_of(std::span<const std::int64_t> ids) const {
@@ -96,6 +97,11 @@ at::Tensor ModelGradientSource::project(std::span<const std::int64_t> ids, const
   const ClassifierFactors factors = factors_of(ids);
   if (probabilities.defined()) probabilities.copy_(factors.probabilities);
   return gradients_.project_from_factors(factors.features, factors.residuals, sketch, squared_norms);
+}
+
+ExampleFactors ModelGradientSource::factors(std::span<const std::int64_t> ids) {
+  ClassifierFactors made = head_gradients_.features_and_residuals(images_.images_of(ids), labels_of(ids));
+  return {std::move(made.features), std::move(made.residuals), std::move(made.probabilities)};
 }
 
 std::int64_t ModelGradientSource::cacheable_bytes_per_example() const {

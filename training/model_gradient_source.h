@@ -26,6 +26,8 @@ class ModelGradientSource : public GradientSource {
   void gradients(std::span<const std::int64_t> ids, at::Tensor rows, at::Tensor probabilities) override;
   at::Tensor project(std::span<const std::int64_t> ids, const at::Tensor& sketch, at::Tensor squared_norms,
                      at::Tensor probabilities) override;
+  std::int64_t feature_count() const override { return network_.feature_count(); }
+  ExampleFactors factors(std::span<const std::int64_t> ids) override;
   std::int64_t cacheable_bytes_per_example() const override;
   void set_caching(bool on) override;
 
@@ -40,6 +42,7 @@ class ModelGradientSource : public GradientSource {
   const ImageStore& images_;
   std::span<const std::int64_t> labels_;
   PerExampleGradients gradients_;
+  PerExampleGradients head_gradients_;  // of the last layer alone
   bool caching_ = false;
   // What is kept: rows of features, residuals and probabilities, in a few large tensors and one table. Many small ones
   // between the large tensors that come and go in every pass would leave the heap full of holes. Residuals and

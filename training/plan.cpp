@@ -45,9 +45,41 @@ std::int64_t activation_bytes_per_example(Classifier& network, at::Device device
   return count.values * float_bytes;
 }
 
+/// Throws ConfigError where the method lacks what it needs.
+void check_method(const Experiment& experiment) {
+  const SelectionConfig& config = experiment.config.selection;
+  check_selection_needs(config, static_cast<std::int64_t>(experiment.validation.size()));
+  if (wants_forgetting(config) && experiment.config.training.cuda_graph) {
+    throw ConfigError(fmt::format(
+        "selection.method={} looks at the predictions of each training step, which a recorded step does not give: set "
+        "training.cuda_graph=false",
+        config.method));
+  }
+  if (averages_networks(config) && config.early.models > 1 && config.scorer != "proxy") {
+    throw ConfigError(fmt::format(
+        "selection.early.models={} averages over networks that are trained for the purpose: set selection.scorer=proxy "
+        "and selection.proxy.steps, or selection.early.models=1",
+        config.early.models));
+  }
+}
+
+/// Examples that are chosen from together: of the largest class, or all.
+std::int64_t largest_group(const Experiment& experiment) {
+  const auto count = static_cast<std::int64_t>(experiment.candidates.size());
+  if (!experiment.config.selection.per_class) return count;
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(experiment.dataset.class_count), 0);
+  for (const std::int64_t id : experiment.candidates) {
+    ++counts[static_cast<std::size_t>(experiment.labels[static_cast<std::size_t>(id)])];
+  }
+  return *std::ranges::max_element(counts);
+}
+
 void plan_selection(Plan& plan, const Experiment& experiment, Classifier& network, int rank, int ranks) {
   const SelectionConfig& config = experiment.config.selection;
-  if (!selects_at_all(config) || !find_selection_method(config.method).needs_gradients) return;
+  if (!selects_at_all(config)) return;
+  check_method(experiment);
+  const SelectionMethod& method = find_selection_method(config.method);
+  if (!method.needs_gradients && !wants_forgetting(config)) return;
   if (config.scorer == "proxy" && !config.proxy.model.empty()) {
     try {
       find_model(config.proxy.model);
@@ -56,6 +88,14 @@ void plan_selection(Plan& plan, const Experiment& experiment, Classifier& networ
     }
   }
   const PerExampleGradients gradients(network, config.gradient.scope, 0.0, config.gradient.chunk_size);
+  if (method.name != "sage") {
+    const ShardPlan shards = plan_shards(plan.candidates, config.batch_size, config.shards, ranks);
+    const auto [begin, end] = shards.positions_of(rank);
+    plan.memory.scores = method_bytes(config, end - begin, largest_group(experiment), network.feature_count(),
+                                      experiment.dataset.class_count) +
+                         plan.candidates * 16;
+    return;
+  }
   plan.gradient_dimension = gradients.dimension();
   plan.sketch_rows = largest_size(config.sketch);
   plan.exact_covariance = is_exact(config.sketch, plan.gradient_dimension);

@@ -13,10 +13,26 @@ const std::string& Proxy::model_name() const {
   return config.selection.proxy.model.empty() ? config.model.name : config.selection.proxy.model;
 }
 
-Classifier& Proxy::network(const std::function<void()>& save) {
+std::uint64_t Proxy::seed() const {
+  const std::string purpose = number_ == 0 ? "proxy" : fmt::format("proxy {}", number_);
+  return derived_seed(experiment_.config.seed, purpose.c_str());
+}
+
+void Proxy::begin(std::int64_t number) {
+  if (number == number_) return;
+  earlier_ = {examples(), seconds()};
+  number_ = number;
+  learner_.reset();
+  network_.reset();
+  restored_.reset();
+  position_ = {};
+  seconds_ = 0.0;
+}
+
+Classifier& Proxy::network(const std::function<void()>& save, std::int64_t number) {
+  begin(number);
   if (network_ && !learner_) return *network_;
-  const std::uint64_t seed = derived_seed(experiment_.config.seed, "proxy");
-  if (!network_) network_ = make_network(experiment_, model_name(), seed, *job_.statistics);
+  if (!network_) network_ = make_network(experiment_, model_name(), seed(), *job_.statistics);
   if (restored_ && restored_->optimizer.empty()) {  // it was trained
     job_.communicator->all_or_none([&] { load_state(*network_, restored_->model); });
     restored_.reset();
@@ -36,7 +52,7 @@ Classifier& Proxy::network(const std::function<void()>& save) {
     const trace::StepsApart steps_apart;
     train(save);
   }
-  seconds_ = seconds();
+  seconds_ = own_seconds();
   clock_.reset();
   learner_.reset();
   return *network_;
@@ -56,11 +72,13 @@ void Proxy::train(const std::function<void()>& save) {
                  .schedule = schedule,
                  .timer = timer_,
                  .ids = experiment_.candidates,
-                 .seed = derived_seed(config.seed, "proxy"),
+                 .seed = seed(),
                  .steps = std::min(steps_per_epoch, training.steps - first),
                  .activity = "proxy training",
-                 .title = fmt::format("proxy, epoch {}", position_.epoch + 1),
+                 .title = number_ == 0 ? fmt::format("proxy, epoch {}", position_.epoch + 1)
+                                       : fmt::format("proxy {}, epoch {}", number_ + 1, position_.epoch + 1),
                  .interruptions = interruptions_,
+                 .history = history_,
                  .save = save},
                 position_);
     ++position_.epoch;
@@ -73,7 +91,7 @@ void Proxy::train(const std::function<void()>& save) {
 
 void Proxy::add_to(TrainingState& state, HostCopies& copies, bool is_needed) {
   state.proxy_position = position_;
-  state.proxy_seconds = seconds();
+  state.proxy_seconds = own_seconds();
   if (learner_) {
     state.proxy = take_state(*learner_, experiment_, job_, copies);
   } else if (restored_) {  // not asked for yet
@@ -85,7 +103,9 @@ void Proxy::add_to(TrainingState& state, HostCopies& copies, bool is_needed) {
   }
 }
 
-void Proxy::restore(TrainingState& state) {
+void Proxy::restore(TrainingState& state, std::int64_t number, const ProxyEffort& earlier) {
+  number_ = number;
+  earlier_ = earlier;
   position_ = state.proxy_position;
   seconds_ = state.proxy_seconds;
   restored_ = std::move(state.proxy);

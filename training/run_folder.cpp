@@ -293,6 +293,10 @@ void RunFolder::write_subset(const SubsetRecord& record, const ScoreTable* score
             {"doubtful_auroc", record.doubtful ? optional_number(record.doubtful->auroc) : json(nullptr)},
             {"peers", peers_json(record.peers)},
             {"ids", record.ids}};
+  if (!record.weights.empty()) {
+    require(record.weights.size() == record.ids.size(), "write_subset: one weight for each kept example");
+    text["weights"] = record.weights;
+  }
   if (scores) {
     const auto rows = rows_by_id(record, *scores);
     json of_kept = json::array();

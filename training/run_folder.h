@@ -43,6 +43,7 @@ struct SubsetRecord {
   double fraction = 0.0;
   std::int64_t candidates = 0;
   std::vector<std::int64_t> ids;              ///< the examples KEPT, ascending
+  std::vector<float> weights;                 ///< of `ids`: what their losses are multiplied by, mean 1; empty: all 1
   std::vector<std::int64_t> class_histogram;  ///< kept, by class
   std::vector<std::string> class_names;
   std::int64_t sketch_rows = 0;

@@ -1,12 +1,19 @@
 #include "training/subset_selection.h"
 
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <iterator>
+#include <numeric>
+#include <utility>
 
 #include "core/log.h"
 #include "core/whereabouts.h"
 #include "selection/choice.h"
 #include "selection/detection.h"
+#include "selection/difficulty.h"
 #include "selection/registry.h"
 #include "training/model_gradient_source.h"
 
@@ -18,16 +25,25 @@ std::int64_t count_common(std::span<const std::int64_t> a, std::span<const std::
   return std::count_if(a.begin(), a.end(), [&](std::int64_t id) { return std::binary_search(b.begin(), b.end(), id); });
 }
 
+/// In place of a new learning rate: the losses of a weighted subset stay of the size of others.
+std::vector<float> with_mean_one(std::vector<float> weights) {
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  const double scale = sum > 0.0 ? static_cast<double>(weights.size()) / sum : 0.0;
+  for (float& weight : weights) weight = static_cast<float>(weight * scale);
+  return weights;
+}
+
 SubsetRecord to_record(const SelectionResult& result, const Experiment& experiment) {
   const SelectionConfig& config = experiment.config.selection;
   SubsetRecord record;
   record.method = result.method;
-  const bool scores = find_selection_method(config.method).needs_gradients;
-  record.scoring = scores ? config.scoring : "";
-  record.keep = scores ? config.keep : "";
+  const bool is_sage = result.method == "sage";
+  record.scoring = is_sage ? config.scoring : result.scoring;
+  record.keep = is_sage ? config.keep : "";
   record.fraction = config.fraction;
   record.candidates = static_cast<std::int64_t>(experiment.candidates.size());
   record.ids = result.kept;
+  record.weights = with_mean_one(result.weights);
   record.class_histogram = result.class_histogram;
   record.class_names = experiment.dataset.class_names;
   if (const auto& certificate = result.certificate) {
@@ -110,23 +126,39 @@ void log_choice(const SubsetRecord& record, const Experiment& experiment) {
 
 }  // namespace
 
+SubsetSelection::SubsetSelection(const Experiment& experiment, Job& job, Interruptions* interruptions)
+    : experiment_(experiment),
+      job_(job),
+      interruptions_(interruptions),
+      history_(
+          wants_forgetting(experiment.config.selection)
+              ? std::optional<ForgettingHistory>(std::in_place, static_cast<std::int64_t>(experiment.labels.size()))
+              : std::nullopt),
+      proxy_(experiment, job, interruptions, by_proxy() ? history() : nullptr) {}
+
+bool SubsetSelection::by_proxy() const {
+  const SelectionConfig& config = experiment_.config.selection;
+  return config.scorer == "proxy" && (find_selection_method(config.method).needs_gradients || history_.has_value());
+}
+
 SubsetChoice SubsetSelection::choose(Classifier& current, std::int64_t round, std::int64_t completed_epochs,
                                      std::span<const std::int64_t> previous, const std::function<void()>& save) {
   clock_.emplace();
-  const SelectionConfig& config = experiment_.config.selection;
-  const bool by_proxy = find_selection_method(config.method).needs_gradients && config.scorer == "proxy";
-  Classifier& scorer = by_proxy ? proxy_.network(save) : current;
   SubsetChoice choice;
   for (const auto id : experiment_.candidates) {
     choice.scores.labels.push_back(experiment_.labels[static_cast<std::size_t>(id)]);
   }
+  const SelectionConfig& config = experiment_.config.selection;
+  const bool several = averages_networks(config) && config.early.models > 1;
+  if (several) measure_difficulty(round, choice.scores.labels, save);
+  Classifier& scorer = by_proxy() && !several ? proxy_.network(save) : current;
   whereabouts::set_activity("selection");
   const SelectionResult result = select(scorer, round, choice.scores.labels);
 
   SubsetRecord& record = choice.record = to_record(result, experiment_);
   record.epoch = completed_epochs;
   record.round = round;
-  if (by_proxy && round == 1) record.phase_seconds["proxy"] = proxy_.seconds();
+  if (by_proxy() && round == 1) record.phase_seconds["proxy"] = proxy_.seconds();
   if (!previous.empty()) record.overlap = subset_overlap(record.ids, previous);
   if (!experiment_.corrupted.empty()) {
     record.wrong_labels_kept = count_common(record.ids, experiment_.corrupted);
@@ -144,7 +176,31 @@ SubsetChoice SubsetSelection::choose(Classifier& current, std::int64_t round, st
   return choice;
 }
 
+void SubsetSelection::measure_difficulty(std::int64_t round, std::span<const std::int64_t> labels,
+                                         const std::function<void()>& save) {
+  const SelectionConfig& config = experiment_.config.selection;
+  const std::string score = config.method == "ccs" ? config.ccs.score : config.method;
+  difficulty_.sums.resize(experiment_.candidates.size(), 0.0);
+  while (difficulty_.networks < config.early.models) {
+    Classifier& network = proxy_.network(save, difficulty_.networks);
+    whereabouts::set_activity("selection");
+    with_request(network, round, labels, [&](SelectionRequest& request) {
+      SelectionResult statistics;
+      const std::vector<float> scores = difficulty_of(request, score, statistics);
+      for (std::size_t i = 0; i < scores.size(); ++i) difficulty_.sums[i] += scores[i];
+    });
+    ++difficulty_.networks;
+  }
+}
+
 SelectionResult SubsetSelection::select(Classifier& scorer, std::int64_t round, std::span<const std::int64_t> labels) {
+  SelectionResult result;
+  with_request(scorer, round, labels, [&](SelectionRequest& request) { result = select_examples(request); });
+  return result;
+}
+
+void SubsetSelection::with_request(Classifier& scorer, std::int64_t round, std::span<const std::int64_t> labels,
+                                   const std::function<void(SelectionRequest&)>& work) {
   const Config& config = experiment_.config;
   std::unique_ptr<ModelGradientSource> source;
   const bool was_training = scorer.is_training();
@@ -154,6 +210,17 @@ SelectionResult SubsetSelection::select(Classifier& scorer, std::int64_t round, 
     source = std::make_unique<ModelGradientSource>(scorer, *experiment_.train_images, experiment_.labels,
                                                    config.selection, config.training.label_smoothing);
   });
+  std::vector<std::int64_t> validation_labels, forgotten;
+  for (const auto id : experiment_.validation) {
+    validation_labels.push_back(experiment_.labels[static_cast<std::size_t>(id)]);
+  }
+  if (history_ && !history_->is_empty()) forgotten = history_->forgotten(experiment_.candidates);
+  std::vector<float> difficulty;
+  if (config.selection.early.models > 1 && difficulty_.networks == config.selection.early.models) {
+    for (const double sum : difficulty_.sums) {
+      difficulty.push_back(static_cast<float>(sum / static_cast<double>(difficulty_.networks)));
+    }
+  }
   SelectionRequest request{.config = config.selection,
                            .seed = config.seed,
                            .round = static_cast<std::uint64_t>(round),
@@ -162,6 +229,10 @@ SelectionResult SubsetSelection::select(Classifier& scorer, std::int64_t round, 
                            .class_count = experiment_.dataset.class_count,
                            .source = source.get(),
                            .communicator = *job_.communicator,
+                           .validation_ids = experiment_.validation,
+                           .validation_labels = validation_labels,
+                           .forgotten = forgotten,
+                           .difficulty = difficulty,
                            .resume_from = begun_ ? &*begun_ : nullptr};
   int signal = 0;
   if (interruptions_ != nullptr) {
@@ -171,10 +242,9 @@ SelectionResult SubsetSelection::select(Classifier& scorer, std::int64_t round, 
     };
   }
   try {
-    SelectionResult result = select_examples(request);
+    work(request);
     begun_.reset();
     scorer.train(was_training);
-    return result;
   } catch (const SelectionStopped& stopped) {
     begun_ = stopped.state();
     scorer.train(was_training);
@@ -185,13 +255,41 @@ SelectionResult SubsetSelection::select(Classifier& scorer, std::int64_t round, 
 void SubsetSelection::add_to(TrainingState& state, HostCopies& copies) {
   // Single selections have one round: nothing asks for the proxy after it.
   const bool is_needed = clock_ || begun_ || experiment_.config.selection.mode == "iterative";
-  proxy_.add_to(state, copies, is_needed);
+  proxy_.add_to(state, copies, is_needed && (difficulty_.networks == 0 || clock_));
   state.selection = begun_;
   state.selection_seconds = seconds_ + (clock_ ? clock_->seconds() : 0.0);
+  if (history_) state.memory = history_->state(*job_.communicator);
+  if (difficulty_.sums.empty()) return;
+  const ProxyEffort& effort = proxy_.earlier();
+  state.memory.push_back({"difficulty.networks", at::full({1}, difficulty_.networks, at::kLong)});
+  state.memory.push_back({"difficulty.sums", at::tensor(difficulty_.sums, at::kDouble)});
+  state.memory.push_back({"difficulty.examples", at::full({1}, effort.examples, at::kLong)});
+  state.memory.push_back({"difficulty.seconds", at::full({1}, effort.seconds, at::kDouble)});
 }
 
 void SubsetSelection::restore(TrainingState& state) {
-  proxy_.restore(state);
+  std::vector<NamedTensor> of_history, of_difficulty;
+  for (const NamedTensor& tensor : state.memory) {
+    (tensor.name.starts_with("difficulty.") ? of_difficulty : of_history).push_back(tensor);
+  }
+  ProxyEffort earlier;
+  job_.communicator->all_or_none([&] {
+    if (history_ && !of_history.empty()) history_->load_state(of_history, job_.communicator->rank());
+    if (of_difficulty.empty()) return;
+    const auto count = static_cast<std::int64_t>(experiment_.candidates.size());
+    const at::Tensor networks = at::zeros({1}, at::kLong), sums = at::zeros({count}, at::kDouble);
+    const at::Tensor examples = at::zeros({1}, at::kLong), seconds = at::zeros({1}, at::kDouble);
+    const std::vector<NamedTensor> mine{{"difficulty.networks", networks},
+                                        {"difficulty.sums", sums},
+                                        {"difficulty.examples", examples},
+                                        {"difficulty.seconds", seconds}};
+    load_tensors(mine, of_difficulty, "the scores of earlier networks");
+    difficulty_.networks = networks.item<std::int64_t>();
+    difficulty_.sums.assign(sums.const_data_ptr<double>(), sums.const_data_ptr<double>() + count);
+    earlier = {examples.item<std::int64_t>(), seconds.item<double>()};
+  });
+  const std::int64_t last = experiment_.config.selection.early.models - 1;
+  proxy_.restore(state, std::min(difficulty_.networks, last), earlier);
   begun_ = std::move(state.selection);
   seconds_ = state.selection_seconds;
 }

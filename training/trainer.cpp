@@ -131,6 +131,7 @@ void Trainer::select() {
   ++selection_round_;
   selection_epoch_ = position_.epoch;
   subset_ = choice.record.ids;
+  subset_weights_ = choice.record.weights;
   is_subset_ = true;
   job_.communicator->all_or_none([&] {
     if (folder_ == nullptr) return;
@@ -149,11 +150,13 @@ void Trainer::train() {
                .schedule = schedule_,
                .timer = job_.timer,
                .ids = subset_,
+               .weights = subset_weights_,
                .seed = config_.seed,
                .steps = steps_of_epoch_[static_cast<std::size_t>(position_.epoch)],
                .activity = "training",
                .title = fmt::format("epoch {}/{}", position_.epoch + 1, epochs()),
                .interruptions = &interruptions_,
+               .history = selection_.history_of_training(),
                .save = [this] { save_checkpoint(); },
                .source = position_.epoch > 0 ? crest_.get() : nullptr},
               position_);
@@ -300,6 +303,7 @@ TrainingState Trainer::state(HostCopies& copies, bool whole) {
   state.best_accuracy = best_accuracy_;
   state.best_epoch = best_epoch_;
   if (is_subset_) state.subset_ids = subset_;
+  state.subset_weights = subset_weights_;
   if (whole) {
     state.learner = take_state(*learner_, experiment_, job_, copies);
     selection_.add_to(state, copies);
@@ -354,6 +358,7 @@ void Trainer::restore(TrainingState from) {
   }
   if (from.subset_ids) {
     subset_ = std::move(*from.subset_ids);
+    subset_weights_ = std::move(from.subset_weights);
     is_subset_ = true;
   }
 }

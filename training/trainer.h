@@ -71,8 +71,9 @@ class Trainer {
   std::optional<Metrics> metrics_;  // rank 0
   std::unique_ptr<EventWriter> train_events_, validation_events_;
   std::unique_ptr<CheckpointWriter> writer_;
-  std::vector<std::int64_t> subset_;  // what is trained on, ascending
-  bool is_subset_ = false;            // false: all candidates
+  std::vector<std::int64_t> subset_;   // what is trained on, ascending
+  std::vector<float> subset_weights_;  // of subset_; empty: all 1
+  bool is_subset_ = false;             // false: all candidates
   TrainingPosition position_;
   std::int64_t first_step_ = 0, selection_round_ = 0, selection_epoch_ = -1;
   std::optional<double> best_accuracy_;

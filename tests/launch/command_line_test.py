@@ -164,6 +164,8 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
         (["model.pretrained=/no/such.safetensors"], 4, ["model.pretrained", "/no/such.safetensors"]),
         (["data.name=cifar11"], 2, ["cifar11", "cifar10"]),
         (["selection.method=sag"], 2, ["sag", "did you mean `sage`"]),
+        (["selection.method=glister"], 2, ["glister", "data.validation_fraction"]),
+        (["selection.method=el2n", "selection.early.models=3"], 2, ["selection.early.models", "selection.scorer=proxy"]),
         (["no_such.yaml"], 2, ["no_such.yaml", "no such configuration file"]),
         (["data.path=/no/such/folder"], 3, ["/no/such/folder", "sage data fetch"]),
         (["device=cuda"], 5, ["cuda"]),

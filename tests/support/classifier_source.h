@@ -27,6 +27,7 @@ class ClassifierSource : public GradientSource {
     RandomStream centre_stream(seed, "centres");
     std::vector<double> centres(static_cast<std::size_t>(classes * features));
     for (double& value : centres) value = centre_stream.normal();
+    rows_ = at::zeros({examples, features}, at::kFloat);
     gradients_ = at::zeros({examples, dimension()}, at::kFloat);
     probabilities_ = at::zeros({examples, classes}, at::kFloat);
     float* g = gradients_.mutable_data_ptr<float>();
@@ -56,6 +57,9 @@ class ClassifierSource : public GradientSource {
         largest = std::max(largest, logit);
       }
       for (double& logit : logits) sum += logit = std::exp(logit - largest);
+      for (std::int64_t f = 0; f < features; ++f) {
+        rows_.mutable_data_ptr<float>()[i * features + f] = static_cast<float>(h[static_cast<std::size_t>(f)]);
+      }
       h.push_back(1.0);
       for (std::int64_t c = 0; c < classes; ++c) {
         const double probability = logits[static_cast<std::size_t>(c)] / sum;
@@ -88,6 +92,17 @@ class ClassifierSource : public GradientSource {
     if (probabilities.defined()) probabilities.copy_(probabilities_.index_select(0, index(ids)));
     return at::mm(rows.to(sketch.scalar_type()), sketch.t()).to(at::kFloat);
   }
+  std::int64_t feature_count() const override { return features_; }
+  /// Of what was made at first: changes of matrix() do not show.
+  ExampleFactors factors(std::span<const std::int64_t> ids) override {
+    factor_examples_seen += static_cast<std::int64_t>(ids.size());
+    const at::Tensor probabilities = probabilities_.index_select(0, index(ids));
+    const at::Tensor residuals = probabilities.clone();
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      residuals[static_cast<std::int64_t>(i)][labels[static_cast<std::size_t>(ids[i])]].sub_(1.0);
+    }
+    return {rows_.index_select(0, index(ids)), residuals, probabilities};
+  }
   std::int64_t cacheable_bytes_per_example() const override { return can_cache ? 4 * (features_ + classes_) : 0; }
   void set_caching(bool on) override {
     caching = on;
@@ -95,10 +110,13 @@ class ClassifierSource : public GradientSource {
   }
 
   at::Tensor& matrix() { return gradients_; }
+  at::Tensor& features() { return rows_; }                ///< [examples, F]
+  at::Tensor& probabilities() { return probabilities_; }  ///< [examples, C]
 
   std::vector<std::int64_t> labels;
   std::vector<bool> wrong;
   std::int64_t gradient_calls = 0, project_calls = 0, examples_seen = 0;
+  std::int64_t factor_examples_seen = 0;
   std::int64_t model_runs = 0;  ///< of these calls those that what was kept did not spare
   bool can_cache = true;
   bool caching = false;
@@ -109,7 +127,7 @@ class ClassifierSource : public GradientSource {
   }
   std::int64_t classes_, features_;
   std::set<std::int64_t> kept_;
-  at::Tensor gradients_, probabilities_;
+  at::Tensor gradients_, probabilities_, rows_;
 };
 
 }  // namespace sage::testing

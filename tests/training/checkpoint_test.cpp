@@ -58,6 +58,8 @@ TrainingState make_state(std::int64_t epoch) {
   state.proxy = make_learner(1000.0 + static_cast<double>(epoch));
   state.selection = SelectionState{R"({"begun": "with \"quotes\""})", {{"shard.3", at::full({5, 7}, 0.5, at::kFloat)}}};
   state.subset_ids = std::vector<std::int64_t>{1, 5, 9};
+  state.subset_weights = {0.5F, 2.25F, 0.25F};
+  state.memory = {{"forgetting.counts", at::full({4}, 3, at::kInt)}};
   return state;
 }
 
@@ -106,6 +108,8 @@ void expect_same(const TrainingState& a, const TrainingState& b) {
   EXPECT_EQ(a.proxy_position, b.proxy_position);
   EXPECT_EQ(a.proxy_seconds, b.proxy_seconds);
   EXPECT_EQ(a.subset_ids, b.subset_ids);
+  EXPECT_EQ(a.subset_weights, b.subset_weights);
+  expect_same(a.memory, b.memory);
   expect_same(a.learner, b.learner);
   ASSERT_EQ(a.proxy.has_value(), b.proxy.has_value());
   if (a.proxy) expect_same(*a.proxy, *b.proxy);
@@ -164,6 +168,7 @@ TEST_F(Checkpoint, NamesSayWhereARunStood) {
 TEST_F(Checkpoint, NoSubsetAndAnEmptyOneDiffer) {
   TrainingState state = make_state(1);
   state.subset_ids.reset();
+  state.subset_weights.clear();
   state.best_accuracy.reset();
   write_checkpoint(epoch_file(1), state);
   EXPECT_FALSE(read_checkpoint(epoch_file(1)).subset_ids.has_value());
@@ -171,6 +176,14 @@ TEST_F(Checkpoint, NoSubsetAndAnEmptyOneDiffer) {
   state.subset_ids.emplace();
   write_checkpoint(epoch_file(1), state);
   EXPECT_EQ(read_checkpoint(epoch_file(1)).subset_ids, std::vector<std::int64_t>{});
+}
+
+TEST_F(Checkpoint, WeightsWithoutTheirExamplesAreRefused) {
+  TrainingState state = make_state(1);
+  state.subset_weights.pop_back();
+  write_checkpoint(epoch_file(1), state);
+  EXPECT_TRUE(
+      contains(message_of<CheckpointError>([&] { read_checkpoint(epoch_file(1)); }), "2 weights for 3 examples"));
 }
 
 TEST_F(Checkpoint, FlippedBitsAndTruncationsAreNeverAcceptedAndTheLastGoodOneIsTaken) {

@@ -126,6 +126,13 @@ class Resume : public ::testing::Test {
     expect_equal(x.learner.model, y.learner.model);
     expect_equal(x.learner.optimizer, y.learner.optimizer);
     EXPECT_EQ(x.subset_ids, y.subset_ids);
+    EXPECT_EQ(x.subset_weights, y.subset_weights);
+    ASSERT_EQ(x.memory.size(), y.memory.size());
+    for (std::size_t i = 0; i < x.memory.size(); ++i) {
+      EXPECT_EQ(x.memory[i].name, y.memory[i].name);
+      if (x.memory[i].name.ends_with("seconds")) continue;
+      EXPECT_TRUE(x.memory[i].tensor.equal(y.memory[i].tensor)) << x.memory[i].name;
+    }
     EXPECT_EQ(x.position, y.position);
     EXPECT_EQ(x.proxy_position, y.proxy_position);
     EXPECT_EQ(x.selection_round, y.selection_round);
@@ -269,6 +276,26 @@ TEST_F(Resume, StopsLeaveNoTraceWithCrest) {
     check_same_course(state, "file", experiment(crest)->config, 16);
   }
   world().barrier();
+}
+
+TEST_F(Resume, StopsLeaveNoTraceWithAWeightedSubset) {
+  expect_stops_to_leave_no_trace({"selection.method=gradmatch"}, 4);
+}
+
+TEST_F(Resume, StopsLeaveNoTraceWithAHistoryOfForgetting) {
+  expect_stops_to_leave_no_trace({"selection.method=forgetting", "training.batch_size=8"}, 5);
+}
+
+TEST_F(Resume, StopsLeaveNoTraceWithSeveralProxies) {
+  expect_stops_to_leave_no_trace({"selection.method=el2n", "selection.early.models=3", "selection.scorer=proxy",
+                                  "selection.proxy.steps=5", "training.epochs=4"},
+                                 6);
+}
+
+TEST_F(Resume, StopsLeaveNoTraceWithTheForgettingOfAProxy) {
+  expect_stops_to_leave_no_trace({"selection.method=ccs", "selection.ccs.score=forgetting", "selection.scorer=proxy",
+                                  "selection.proxy.steps=13", "training.epochs=4"},
+                                 7);
 }
 
 TEST_F(Resume, ACheckpointInTheMiddleOfAnEpochIsAsGoodAsAStop) {

@@ -166,6 +166,7 @@ TEST_F(RunFolderTest, ASubsetIsWrittenWithItsScores) {
   EXPECT_EQ(all["ids"], json({2, 7}));
   EXPECT_EQ(all["kept"], 2);
   EXPECT_EQ(all["scores"], json({0.75, 0.5})) << "in the order of ids";
+  EXPECT_FALSE(all.contains("weights")) << "all are 1";
   EXPECT_EQ(all["class_histogram"], json({1, 1}));
   EXPECT_EQ(all["certificate"], 0.5);
   EXPECT_TRUE(all["overlap"].is_null());
@@ -190,6 +191,16 @@ TEST_F(RunFolderTest, ASubsetIsWrittenWithItsScores) {
   EXPECT_EQ(summary.kept, 2);
   EXPECT_EQ(summary.epoch, 10);
   EXPECT_EQ(summary.noise_rate, 0.1);
+}
+
+TEST_F(RunFolderTest, WeightsAreWrittenInTheOrderOfIds) {
+  const RunFolder folder = RunFolder::open(run(), OpenMode::fresh);
+  SubsetRecord record = subset();
+  record.weights = {0.5F, 1.5F};
+  folder.write_subset(record);
+  EXPECT_EQ(json::parse(bytes_of(folder.subsets() / "epoch_10_indices.json"))["weights"], json({0.5, 1.5}));
+  record.weights.pop_back();
+  EXPECT_THROW(folder.write_subset(record), InternalError);
 }
 
 TEST_F(RunFolderTest, ASubsetThatContradictsItselfIsNotWritten) {

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
+
 #include "core/error.h"
 #include "core/log.h"
 #include "core/safetensors.h"
@@ -56,6 +59,37 @@ TEST_F(TrainerTest, AProxyIsCountedAndTrainingStartsFromTheSeedsWeights) {
   EXPECT_EQ(a.position.examples, 120);
   EXPECT_EQ(a.proxy_position.examples, 9 * 20);
   EXPECT_TRUE(same(a, b)) << "before the first epoch the network is fresh already";
+}
+
+TEST_F(TrainerTest, WeightsOfASubsetHaveMeanOneAndAreTrainedWith) {
+  const TrainingState state = run("weighted", {"selection.method=craig", "selection.warmup_epochs=1",
+                                               "training.epochs=2", "selection.fraction=0.2"});
+  ASSERT_EQ(state.subset_weights.size(), 20U);
+  double sum = 0.0;
+  for (const float weight : state.subset_weights) sum += weight;
+  EXPECT_NEAR(sum, 20.0, 1e-4);
+  EXPECT_NE(state.subset_weights.front(), *std::max_element(state.subset_weights.begin(), state.subset_weights.end()));
+}
+
+TEST_F(TrainerTest, ForgettingLooksAtTheTrainingBeforeIt) {
+  const TrainingState state = run("forgetting", {"selection.method=forgetting", "selection.warmup_epochs=3",
+                                                 "training.epochs=4", "selection.mode=single"});
+  EXPECT_EQ(state.subset_ids->size(), 50U);
+  const auto epochs = std::find_if(state.memory.begin(), state.memory.end(),
+                                   [](const NamedTensor& tensor) { return tensor.name == "forgetting.epochs"; });
+  ASSERT_NE(epochs, state.memory.end());
+  EXPECT_EQ(epochs->tensor.item<std::int64_t>(), 4);
+}
+
+TEST_F(TrainerTest, SeveralProxiesAreAveragedAndCounted) {
+  const TrainingState state = run(
+      "several", {"selection.method=grand", "selection.early.models=3", "selection.scorer=proxy",
+                  "selection.proxy.steps=4", "selection.no_warmup=true", "selection.mode=single", "training.epochs=1"});
+  std::map<std::string, at::Tensor> memory;
+  for (const NamedTensor& tensor : state.memory) memory[tensor.name] = tensor.tensor;
+  EXPECT_EQ(memory.at("difficulty.networks").item<std::int64_t>(), 3);
+  EXPECT_EQ(memory.at("difficulty.examples").item<std::int64_t>(), 2 * 4 * 20) << "of those before the last";
+  EXPECT_GT(memory.at("difficulty.sums").min().item<double>(), 0.0);
 }
 
 TEST_F(TrainerTest, ReinitializingForgetsTheWarmUp) {

@@ -1,0 +1,146 @@
+// What the tests of the methods beside SAGE share: a source with examples held out, every way to configure them, and
+// the factors as plain numbers for oracles that are written the slow way.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "selection_cases.h"
+
+namespace sage::testing {
+
+/// Of 220 examples each fifth is held out.
+struct MethodCase {
+  explicit MethodCase(std::int64_t examples = 220, std::int64_t classes = 4, std::int64_t features = 6,
+                      std::uint64_t seed = 5)
+      : source(examples, classes, features, 0.2, seed) {
+    for (std::int64_t id = 0; id < examples; ++id) {
+      const std::int64_t label = source.labels[static_cast<std::size_t>(id)];
+      (id % 5 == 0 ? validation_ids : ids).push_back(id);
+      (id % 5 == 0 ? validation_labels : labels).push_back(label);
+      if (id % 5 != 0) forgotten.push_back(id % 7 == 0 ? kNeverLearned : id % 4);
+    }
+    config = small_config();
+  }
+
+  SelectionRequest request(Communicator& communicator) {
+    return {.config = config,
+            .seed = 1,
+            .round = 2,
+            .ids = ids,
+            .labels = labels,
+            .class_count = source.class_count(),
+            .source = &source,
+            .communicator = communicator,
+            .validation_ids = validation_ids,
+            .validation_labels = validation_labels,
+            .forgotten = forgotten};
+  }
+  SelectionResult select(Communicator& communicator) { return select_examples(request(communicator)); }
+
+  ClassifierSource source;
+  SelectionConfig config;
+  std::vector<std::int64_t> ids, labels, validation_ids, validation_labels, forgotten;
+};
+
+using Vector = std::vector<double>;
+
+inline double dot(const Vector& a, const Vector& b) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+inline double distance(const Vector& a, const Vector& b) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+  return std::sqrt(sum);
+}
+inline double norm(const Vector& a) { return std::sqrt(dot(a, a)); }
+inline double cosine(const Vector& a, const Vector& b) { return dot(a, b) / (norm(a) * norm(b)); }
+
+/// h, p, r and g of examples, one after the other.
+struct PlainFactors {
+  std::vector<Vector> h, p, r, g;
+  PlainFactors(ClassifierSource& source, const std::vector<std::int64_t>& ids) {
+    const ExampleFactors factors = source.factors(ids);
+    const auto rows_of = [&](const at::Tensor& matrix) {
+      std::vector<Vector> rows;
+      for (std::int64_t i = 0; i < matrix.size(0); ++i) {
+        rows.emplace_back();
+        for (std::int64_t j = 0; j < matrix.size(1); ++j) rows.back().push_back(matrix[i][j].item<double>());
+      }
+      return rows;
+    };
+    h = rows_of(factors.features);
+    p = rows_of(factors.probabilities);
+    r = rows_of(factors.residuals);
+    for (std::size_t i = 0; i < h.size(); ++i) g.push_back(gradient(r[i], h[i]));
+  }
+  static Vector gradient(const Vector& residual, const Vector& features) {
+    Vector result = residual;
+    for (const double value : residual) {
+      for (const double feature : features) result.push_back(value * feature);
+    }
+    return result;
+  }
+};
+
+/// Every method in each of its forms.
+inline constexpr Variant kMethodVariants[] = {
+    {"least_confidence", [](SelectionConfig& c) { c.method = "uncertainty"; }},
+    {"entropy",
+     [](SelectionConfig& c) {
+       c.method = "uncertainty";
+       c.uncertainty.score = "entropy";
+     }},
+    {"margin",
+     [](SelectionConfig& c) {
+       c.method = "uncertainty";
+       c.uncertainty.score = "margin";
+     }},
+    {"k_center", [](SelectionConfig& c) { c.method = "k_center"; }},
+    {"herding", [](SelectionConfig& c) { c.method = "herding"; }},
+    {"gradmatch", [](SelectionConfig& c) { c.method = "gradmatch"; }},
+    {"gradmatch, no ridge",
+     [](SelectionConfig& c) {
+       c.method = "gradmatch";
+       c.gradmatch.lambda = 0.0;
+       c.gradmatch.tolerance = 0.0;
+     }},
+    {"craig", [](SelectionConfig& c) { c.method = "craig"; }},
+    {"craig of gradients",
+     [](SelectionConfig& c) {
+       c.method = "craig";
+       c.craig.features = "gradient";
+     }},
+    {"glister", [](SelectionConfig& c) { c.method = "glister"; }},
+    {"el2n", [](SelectionConfig& c) { c.method = "el2n"; }},
+    {"grand", [](SelectionConfig& c) { c.method = "grand"; }},
+    {"forgetting", [](SelectionConfig& c) { c.method = "forgetting"; }},
+    {"facility location", [](SelectionConfig& c) { c.method = "submodular"; }},
+    {"facility location of gradients",
+     [](SelectionConfig& c) {
+       c.method = "submodular";
+       c.submodular.features = "gradient";
+     }},
+    {"graph cut",
+     [](SelectionConfig& c) {
+       c.method = "submodular";
+       c.submodular.function = "graph_cut";
+     }},
+    {"graph cut of gradients",
+     [](SelectionConfig& c) {
+       c.method = "submodular";
+       c.submodular.function = "graph_cut";
+       c.submodular.features = "gradient";
+     }},
+    {"ccs", [](SelectionConfig& c) { c.method = "ccs"; }},
+    {"ccs of forgetting",
+     [](SelectionConfig& c) {
+       c.method = "ccs";
+       c.ccs.score = "forgetting";
+     }},
+};
+
+}  // namespace sage::testing
