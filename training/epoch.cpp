@@ -16,8 +16,8 @@ Loader make_loader(const Experiment& experiment, const Job& job, const EpochWork
   EpochPlan plan(work.ids, experiment.global_batch, job.communicator->rank(), job.communicator->size(), work.seed,
                  position.epoch);
   plan.skip(position.order_position);
-  return Loader(*experiment.train_images, experiment.labels, std::move(plan),
-                {config.augment.crop, config.augment.flip}, config.workers, config.prefetch);
+  return Loader(*experiment.train_images, experiment.labels, std::move(plan), to_augment_options(config.augment),
+                config.workers, config.prefetch);
 }
 
 void check_parameters(const EpochWork& work, const Job& job, std::int64_t interval, std::int64_t step) {

@@ -16,9 +16,10 @@ namespace sage {
 struct Experiment {
   Config config;
   Dataset dataset;
-  std::vector<std::int64_t> labels;      ///< of the train split, as trained on
-  std::vector<std::int64_t> corrupted;   ///< ids whose label was made wrong, ascending
-  std::vector<std::int64_t> candidates;  ///< ids that may be trained on, ascending (the train split less validation)
+  std::vector<std::int64_t> labels;     ///< of the train split, as trained on
+  std::vector<std::int64_t> corrupted;  ///< ids whose label was made wrong, ascending
+  std::vector<std::int64_t>
+      candidates;  ///< ids that may be trained on, ascending (less validation and unreadable images)
   std::vector<std::int64_t> validation;  ///< ids held out of the train split, ascending; may be empty
   std::int64_t global_batch = 0;         ///< examples in one step, all ranks
   at::Device device = at::kCPU;

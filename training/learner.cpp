@@ -115,10 +115,11 @@ void Learner::step(const Batch& batch, double learning_rate, const std::string& 
     const auto scope = timer_.measure("graph");
     graph_->run(batch.images, batch.labels, batch.global_count, learning_rate,
                 [&](const at::Tensor& images, const at::Tensor& labels, const at::Tensor& rate) {
-                  run_step(images, labels, batch.global_count, rate);
+                  run_step(images, labels, batch.global_count, rate, nullptr);
                 });
   } else {
-    run_step(batch.images, batch.labels, batch.global_count, learning_rate);
+    run_step(batch.images, batch.labels, batch.global_count, learning_rate,
+             batch.other_labels.defined() ? &batch : nullptr);
   }
   trace::count_step();
   note_outcome(batch, where);
@@ -131,7 +132,7 @@ at::Tensor Learner::logits_of(const at::Tensor& images) {
 }
 
 void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
-                       const LearningRate& rate) {
+                       const LearningRate& rate, const Batch* mixed) {
   at::Tensor saved_buffers;
   {
     const at::NoGradGuard no_gradients;
@@ -151,10 +152,19 @@ void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::
       const auto scope = timer_.measure("forward");
       const at::Tensor target = labels.narrow(0, range.begin, range.size());
       const at::Tensor logits = logits_of(images.narrow(0, range.begin, range.size()));
-      loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
+      const auto loss_of = [&](const at::Tensor& labels_of_part) {
+        return at::cross_entropy_loss(logits, labels_of_part, {}, at::Reduction::Sum, -100, config_.label_smoothing);
+      };
+      loss = loss_of(target);
+      at::Tensor counted = target;
+      if (mixed != nullptr) {
+        const at::Tensor other = mixed->other_labels.narrow(0, range.begin, range.size());
+        loss = loss * mixed->own_part + loss_of(other) * (1.0 - mixed->own_part);
+        if (mixed->own_part < 0.5) counted = other;
+      }
       const at::NoGradGuard no_gradients;
       last_.narrow(0, 0, 2).add_(
-          at::stack({loss.detach().to(at::kDouble), logits.argmax(1).eq(target).sum().to(at::kDouble)}));
+          at::stack({loss.detach().to(at::kDouble), logits.argmax(1).eq(counted).sum().to(at::kDouble)}));
       last_.select(0, 2).add_(static_cast<double>(range.size()));
     }
     const auto scope = timer_.measure("backward");

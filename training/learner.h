@@ -19,7 +19,8 @@
 
 namespace sage {
 
-/// Mean loss and accuracy over the examples of all ranks in steps that were taken.
+/// Mean loss and accuracy over the examples of all ranks in steps that were taken. A mixed example (CutMix, MixUp)
+/// counts as right if the label with the larger part is predicted.
 struct EpochTotals {
   double loss = 0.0, accuracy = 0.0;
   std::int64_t examples = 0;
@@ -71,8 +72,9 @@ class Learner {
   struct Pending;
   struct Finding;
 
-  void run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
-                const LearningRate& rate);
+  /// `mixed`: the batch, where its examples are mixed (CutMix, MixUp), else null.
+  void run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count, const LearningRate& rate,
+                const Batch* mixed);
   at::Tensor logits_of(const at::Tensor& images);
   void update(const LearningRate& rate, const at::Tensor& saved_buffers);
   void note_outcome(const Batch& batch, const std::string& where);
