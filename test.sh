@@ -18,7 +18,7 @@ if [ "$SAGE_DATA_DIR" = "$SAGE_CACHE/data" ] && [ -x "$unpack_beside" ]; then
 fi
 
 step "looking for real data in $SAGE_DATA_DIR"
-for name in digits fashion-mnist cifar-10-batches-bin cifar-100-subset; do
+for name in digits fashion-mnist cifar-10-batches-bin cifar-100-subset tiny-imagenet-20 hymenoptera-30; do
   if [ -d "$SAGE_DATA_DIR/$name" ]; then
     say "   $name: found"
   else

@@ -33,7 +33,9 @@ void add_distributed(Table& t, DistributedConfig& c) {
 }
 
 void add_data(Table& t, DataConfig& c) {
-  t.text("data.name", c.name, "data set: digits, mnist, fashion_mnist, cifar10, cifar100");
+  t.text(
+      "data.name", c.name,
+      "data set: digits, mnist, fashion_mnist, cifar10, cifar100, tiny_imagenet, imagenet, caltech256, image_folder");
   t.text("data.path", c.path,
          "folder of the data set, or the folder above it; empty: SAGE_DATA_DIR, then the user's cache");
   t.choice("data.labels", c.labels, {"fine", "coarse"}, "which labels of CIFAR-100");
@@ -57,7 +59,8 @@ void add_data(Table& t, DataConfig& c) {
   t.number("data.long_tail", c.long_tail, {.low = 0, .high = 1, .above_low = true}, "",
            "examples of the smallest class / of the largest, falling exponentially between them; 1: as they are");
   t.integer("data.image_size", c.image_size, {0, 4096}, "pixels",
-            "side of the square that images of a folder are brought to; 0: the data set's own");
+            "side of the square that images of a folder are brought to; 0: the data set's own (64 for tiny_imagenet, "
+            "224 for the others)");
   t.text("data.packed", c.packed, "a file that `sage data pack` wrote, read in place of the folder");
   t.choice("data.corrupt_images", c.corrupt_images, {"fatal", "skip"},
            "an image that does not decode ends the run, or is left out, named and counted");

@@ -19,8 +19,7 @@ __global__ void augment_images(sage::AugmentLaunch launch) {
        pixel += step) {
     const std::int64_t example = pixel / plane, within = pixel % plane;
     const std::int64_t y = within / launch.width, x = within % launch.width;
-    const sage::AugmentChoice choice =
-        launch.choices != nullptr ? launch.choices[example] : sage::AugmentChoice{0, 0, 0};
+    const sage::AugmentChoice choice = launch.choices != nullptr ? launch.choices[example] : sage::AugmentChoice{};
     const std::int64_t source_y = reflect(y + choice.shift_y, launch.height);
     const std::int64_t source_x = reflect((choice.flip ? launch.width - 1 - x : x) + choice.shift_x, launch.width);
     const std::uint8_t* source =
@@ -28,6 +27,10 @@ __global__ void augment_images(sage::AugmentLaunch launch) {
     float* target =
         launch.output + example * launch.channels * plane + (launch.channels_last ? within * launch.channels : within);
     const std::int64_t channel_stride = launch.channels_last ? 1 : plane;
+    if (choice.erases(y, x)) {
+      for (std::int64_t c = 0; c < launch.channels; ++c) target[c * channel_stride] = 0.0f;
+      continue;
+    }
     for (std::int64_t c = 0; c < launch.channels; ++c) {
       // Correctly rounded divisions: the same bits as on the CPU, whatever the compiler's flags.
       const float scaled = __fdiv_rn(static_cast<float>(source[c * plane]), 255.0f);

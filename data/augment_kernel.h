@@ -2,12 +2,24 @@
 #pragma once
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define SAGE_ON_DEVICE __host__ __device__
+#else
+#define SAGE_ON_DEVICE
+#endif
+
 namespace sage {
 
 /// What happens to one example: see data/augment.h, prepare_images.
 struct AugmentChoice {
   std::int32_t shift_y = 0, shift_x = 0;  ///< pixels, in [-crop, crop]
   std::int32_t flip = 0;                  ///< 1: mirrored left and right
+  /// Rectangle of the result that is erased (the mean colour: 0 after normalisation); none where the height is 0.
+  std::int32_t erase_y = 0, erase_x = 0, erase_height = 0, erase_width = 0;
+  /// Whether pixel (y, x) of the result is erased.
+  SAGE_ON_DEVICE bool erases(std::int64_t y, std::int64_t x) const {
+    return y >= erase_y && y < erase_y + erase_height && x >= erase_x && x < erase_x + erase_width;
+  }
 };
 
 /// All pointers are to memory of the current device.

@@ -107,6 +107,12 @@ OfficialSource official_source(std::string_view name) {
                       "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
             false};
   }
+  if (dataset_format(name).is_image_folder) {
+    throw ConfigError(
+        fmt::format("data.name: {} cannot be fetched: get it from its publisher, and name its folder with --path or "
+                    "data.path",
+                    name));
+  }
   require(name == "digits", "official_source: a data set without a source");
   return {"", {{"digits.csv.gz", ""}}, false};
 }

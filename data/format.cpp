@@ -64,32 +64,47 @@ std::vector<std::string> read_class_names(const std::filesystem::path& file, std
   return names;
 }
 
+void ChannelSums::add(const std::uint8_t* image, std::int64_t pixels) {
+  for (auto& histogram : histograms_) {
+    for (std::int64_t p = 0; p < pixels; ++p) ++histogram[*image++];
+  }
+}
+
+void ChannelSums::add(const ChannelSums& other) {
+  for (std::size_t c = 0; c < histograms_.size(); ++c) {
+    for (std::size_t value = 0; value < 256; ++value) histograms_[c][value] += other.histograms_[c][value];
+  }
+}
+
+void ChannelSums::set_statistics(Dataset& dataset) const {
+  dataset.mean.clear();
+  dataset.deviation.clear();
+  for (const auto& histogram : histograms_) {
+    std::uint64_t count = 0, sum = 0, squares = 0;
+    for (std::uint64_t value = 0; value < 256; ++value) {
+      count += histogram[value];
+      sum += value * histogram[value];
+      squares += value * value * histogram[value];
+    }
+    const double total = static_cast<double>(count);
+    const double mean = static_cast<double>(sum) / total;
+    const double variance = std::max(0.0, static_cast<double>(squares) / total - mean * mean);
+    const bool constant = std::ranges::any_of(histogram, [&](std::uint64_t n) { return n == count; });
+    dataset.mean.push_back(static_cast<float>(mean / 255.0));
+    dataset.deviation.push_back(constant ? 1.0f : static_cast<float>(std::sqrt(variance) / 255.0));
+  }
+}
+
 void set_statistics(Dataset& dataset) {
   const at::Tensor& images = dataset.train.images;
   const std::int64_t count = images.size(0), channels = images.size(1), pixels = images.size(2) * images.size(3);
   require(count > 0 && images.is_contiguous(), "statistics of an empty or strided train split");
   const auto* bytes = images.const_data_ptr<std::uint8_t>();
-  dataset.mean.clear();
-  dataset.deviation.clear();
-  for (std::int64_t c = 0; c < channels; ++c) {
-    std::array<std::uint64_t, 256> histogram{};
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::uint8_t* plane = bytes + (i * channels + c) * pixels;
-      for (std::int64_t p = 0; p < pixels; ++p) ++histogram[plane[p]];
-    }
-    std::uint64_t sum = 0, squares = 0;
-    for (std::uint64_t value = 0; value < 256; ++value) {
-      sum += value * histogram[value];
-      squares += value * value * histogram[value];
-    }
-    const double total = static_cast<double>(count * pixels);
-    const double mean = static_cast<double>(sum) / total;
-    const double variance = std::max(0.0, static_cast<double>(squares) / total - mean * mean);
-    const bool constant = std::ranges::any_of(
-        histogram, [&](std::uint64_t n) { return n == static_cast<std::uint64_t>(count * pixels); });
-    dataset.mean.push_back(static_cast<float>(mean / 255.0));
-    dataset.deviation.push_back(constant ? 1.0f : static_cast<float>(std::sqrt(variance) / 255.0));
+  ChannelSums sums(channels);
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (!std::ranges::binary_search(dataset.train.unreadable, i)) sums.add(bytes + i * channels * pixels, pixels);
   }
+  sums.set_statistics(dataset);
 }
 
 }  // namespace sage

@@ -14,13 +14,13 @@ namespace sage {
 
 class Loader::Impl {
  public:
-  Impl(const ImageStore& store, std::span<const std::int64_t> labels, EpochPlan plan, AugmentOptions augment,
+  Impl(const ImageStore& store, std::span<const std::int64_t> labels, EpochPlan plan, const AugmentOptions& augment,
        std::int64_t workers, std::int64_t prefetch)
       : store_(store), labels_(labels), plan_(std::move(plan)), augment_(augment) {
     require(workers >= 0, "Loader: the number of workers must not be negative");
     require(prefetch >= 1, "Loader: at least one batch is prepared ahead");
-    check_augment_options(augment, store.height(), store.width());
-    if (!store.device().is_cpu()) workers = 0;
+    check_augment_options(augment, {store.height(), store.width()});
+    if (!store.device().is_cpu() && !store.is_staging(augment)) workers = 0;
     workers = std::min(workers, plan_.steps());
     window_ = std::max(workers, prefetch);
     try {
@@ -37,10 +37,11 @@ class Loader::Impl {
   std::optional<Batch> next() {
     if (delivered_ == plan_.steps()) return std::nullopt;
     if (threads_.empty()) {
-      const std::int64_t step = std::exchange(delivered_, plan_.steps());  // stays so if make() throws
-      Batch batch = make(step, /*parallel=*/true);
+      const std::int64_t step = std::exchange(delivered_, plan_.steps());  // stays so if this throws
+      Prepared prepared = prepare(step, /*parallel=*/true);
+      finish(prepared, /*parallel=*/true);
       delivered_ = step + 1;
-      return batch;
+      return std::move(prepared.batch);
     }
     Prepared prepared;
     {
@@ -55,6 +56,7 @@ class Loader::Impl {
       stop();
       std::rethrow_exception(prepared.error);
     }
+    if (!store_.device().is_cpu()) finish(prepared, /*parallel=*/true);
     return std::move(prepared.batch);
   }
 
@@ -62,24 +64,55 @@ class Loader::Impl {
   struct Prepared {
     std::optional<Batch> batch;
     std::exception_ptr error;
+    StagedImages staged;
+    std::vector<std::int64_t> ids;  // of the staged images: the batch's, and the one that its last is mixed with
+    Mix mix;
   };
 
-  Batch make(std::int64_t step, bool parallel) const {
-    const auto ids = plan_.local_batch(step);
-    Batch batch;
-    batch.step = step;
-    batch.ids.assign(ids.begin(), ids.end());
-    batch.global_count = static_cast<std::int64_t>(plan_.global_batch(step).size());
+  std::vector<std::int64_t> labels_of(std::span<const std::int64_t> ids) const {
     std::vector<std::int64_t> labels;
     labels.reserve(ids.size());
     for (const std::int64_t id : ids) {
       require(id >= 0 && id < static_cast<std::int64_t>(labels_.size()), "Loader: no label for an example id");
       labels.push_back(labels_[static_cast<std::size_t>(id)]);
     }
-    batch.labels = to_device(labels, store_.device());
-    const auto choices = choose_augmentations(augment_, plan_.seed(), plan_.epoch(), ids);
-    batch.images = store_.augmented(ids, choices, parallel);
-    return batch;
+    return labels;
+  }
+
+  /// What the CPU has to do.
+  Prepared prepare(std::int64_t step, bool parallel) const {
+    const auto ids = plan_.local_batch(step), global = plan_.global_batch(step);
+    Prepared prepared;
+    Batch& batch = prepared.batch.emplace();
+    batch.step = step;
+    batch.ids.assign(ids.begin(), ids.end());
+    batch.global_count = static_cast<std::int64_t>(global.size());
+    prepared.ids = batch.ids;
+    if (augment_.mix.any() && !ids.empty()) {
+      prepared.mix = choose_mix(augment_.mix, plan_.seed(), plan_.epoch(), plan_.step_of_epoch(step),
+                                {store_.height(), store_.width()});
+    }
+    if (prepared.mix.kind != Mix::Kind::none) {
+      const auto behind = static_cast<std::size_t>(plan_.local_range(step).end) % global.size();
+      prepared.ids.push_back(global[behind]);
+    }
+    const Augmentation augmentation{augment_, plan_.seed(), plan_.epoch()};
+    prepared.staged = store_.stage(prepared.ids, &augmentation, parallel);
+    return prepared;
+  }
+
+  /// What the device has to do.
+  void finish(Prepared& prepared, bool parallel) const {
+    Batch& batch = *prepared.batch;
+    const std::vector<std::int64_t> labels = labels_of(prepared.ids);
+    const std::span<const std::int64_t> all = labels;
+    batch.labels = to_device(all.first(batch.ids.size()), store_.device());
+    batch.images = store_.finish(prepared.ids, prepared.staged, parallel);
+    prepared.staged = {};
+    if (prepared.mix.kind == Mix::Kind::none) return;
+    batch.other_labels = to_device(all.last(batch.ids.size()), store_.device());
+    batch.own_part = prepared.mix.own_part;
+    batch.images = mix_with_next(batch.images, prepared.mix);
   }
 
   void work() {
@@ -95,7 +128,8 @@ class Loader::Impl {
       Prepared prepared;
       const trace::Span span("prepare batch");
       try {
-        prepared.batch = make(step, /*parallel=*/false);
+        prepared = prepare(step, /*parallel=*/false);
+        if (store_.device().is_cpu()) finish(prepared, /*parallel=*/false);
       } catch (...) {
         prepared.error = std::current_exception();
       }
@@ -131,8 +165,8 @@ class Loader::Impl {
   std::vector<std::thread> threads_;
 };
 
-Loader::Loader(const ImageStore& store, std::span<const std::int64_t> labels, EpochPlan plan, AugmentOptions augment,
-               std::int64_t workers, std::int64_t prefetch)
+Loader::Loader(const ImageStore& store, std::span<const std::int64_t> labels, EpochPlan plan,
+               const AugmentOptions& augment, std::int64_t workers, std::int64_t prefetch)
     : impl_(std::make_unique<Impl>(store, labels, std::move(plan), augment, workers, prefetch)) {}
 Loader::Loader(Loader&&) noexcept = default;
 Loader& Loader::operator=(Loader&&) noexcept = default;

@@ -23,18 +23,23 @@ struct Batch {
   std::vector<std::int64_t> ids;  ///< B example ids
   std::int64_t global_count = 0;  ///< examples of all ranks in this step
   std::int64_t step = 0;          ///< within the epoch
+  /// CutMix, MixUp: the labels that are mixed in, as `labels`; undefined where the batch is not mixed. An example's
+  /// loss is own_part x that of its label + (1 - own_part) x that of the other.
+  at::Tensor other_labels = {};
+  double own_part = 1.0;
 };
 
 /// Yields the rank's batches of an EpochPlan in order. With workers (CPU), threads prepare up to `prefetch` batches
 /// ahead, and each worker at least one; what is delivered does not depend on their number. On a CUDA device the kernel
-/// makes each batch when it is asked for, behind the work that is queued there, and workers are not started.
+/// makes each batch when it is asked for, behind the work that is queued there; workers are started where images have
+/// to be decoded or changed on the CPU first, and leave the bytes in pinned memory.
 ///
 ///     for (Batch& batch : loader) train(batch);
 class Loader {
  public:
   /// `labels[id]` for every id of the plan: those to train on, which may differ from the data set's. `store` and
   /// `labels` must outlive the loader. Throws ConfigError if `augment` does not fit the images.
-  Loader(const ImageStore& store, std::span<const std::int64_t> labels, EpochPlan plan, AugmentOptions augment,
+  Loader(const ImageStore& store, std::span<const std::int64_t> labels, EpochPlan plan, const AugmentOptions& augment,
          std::int64_t workers, std::int64_t prefetch = 2);
   Loader(Loader&&) noexcept;
   Loader& operator=(Loader&&) noexcept;

@@ -25,8 +25,8 @@ std::filesystem::path default_data_folder();
 /// the files expected and the command that fetches them; ConfigError for an unknown name.
 std::filesystem::path find_dataset(std::string_view name, const std::filesystem::path& path);
 
-/// Finds and reads the data set that `config` names, large ones into memory of `allocate`. Throws ConfigError or
-/// DataError.
-Dataset load_dataset(const DataConfig& config, const AllocateImages& allocate = {});
+/// Finds and reads the data set that `config` names (or its packed file), large ones into memory of `allocate`.
+/// `from_files`: a folder of images is never read into memory. Throws ConfigError or DataError.
+Dataset load_dataset(const DataConfig& config, const AllocateImages& allocate = {}, bool from_files = false);
 
 }  // namespace sage

@@ -30,6 +30,7 @@ void EpochPlan::skip(std::int64_t examples) {
   require(examples >= 0 && examples <= size && (examples % batch_size_ == 0 || examples == size),
           "EpochPlan: an epoch goes on between two batches");
   order_.erase(order_.begin(), order_.begin() + examples);
+  skipped_ += examples;
 }
 
 std::int64_t EpochPlan::steps() const {
@@ -43,10 +44,13 @@ std::span<const std::int64_t> EpochPlan::global_batch(std::int64_t step) const {
   return order().subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
 }
 
+Range EpochPlan::local_range(std::int64_t step) const {
+  return balanced_range(static_cast<std::int64_t>(global_batch(step).size()), rank_, ranks_);
+}
+
 std::span<const std::int64_t> EpochPlan::local_batch(std::int64_t step) const {
-  const auto batch = global_batch(step);
-  const Range range = balanced_range(static_cast<std::int64_t>(batch.size()), rank_, ranks_);
-  return batch.subspan(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.size()));
+  const Range range = local_range(step);
+  return global_batch(step).subspan(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.size()));
 }
 
 }  // namespace sage

@@ -35,14 +35,18 @@ class EpochPlan {
   std::int64_t epoch() const { return epoch_; }
   std::uint64_t seed() const { return seed_; }
   std::span<const std::int64_t> order() const { return order_; }
+  /// The number of batch `step` within the whole epoch, what was skipped included.
+  std::int64_t step_of_epoch(std::int64_t step) const { return skipped_ / batch_size_ + step; }
   /// Ids of all ranks in step `step`.
   std::span<const std::int64_t> global_batch(std::int64_t step) const;
+  /// Which positions of global_batch(step) are this rank's.
+  Range local_range(std::int64_t step) const;
   /// Ids of this rank in step `step`.
   std::span<const std::int64_t> local_batch(std::int64_t step) const;
 
  private:
   std::vector<std::int64_t> order_;
-  std::int64_t batch_size_;
+  std::int64_t batch_size_, skipped_ = 0;
   int rank_, ranks_;
   std::uint64_t seed_;
   std::int64_t epoch_;

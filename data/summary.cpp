@@ -52,21 +52,19 @@ const char* words(FileSummary::Checksum checksum) {
   }
 }
 
-}  // namespace
-
-bool DatasetSummary::checksums_match() const {
-  return std::ranges::none_of(files, [](const auto& f) { return f.checksum == FileSummary::Checksum::differs; });
-}
-
-DatasetSummary dataset_summary(const DataConfig& config) {
-  const Dataset dataset = load_dataset(config);
+DatasetSummary summarize(const Dataset& dataset, const DataConfig& config) {
   DatasetSummary summary;
   summary.name = dataset.name;
-  summary.folder = find_dataset(config.name, config.path);
-  for (const std::string_view file : dataset_format(config.name).files) {
-    const std::string_view plain = file.ends_with(".gz") ? file.substr(0, file.size() - 3) : file;
-    const std::filesystem::path path = locate_file(summary.folder, plain);
-    if (!path.empty()) summary.files.push_back({path, std::filesystem::file_size(path)});
+  if (!config.packed.empty()) {
+    summary.folder = std::filesystem::absolute(config.packed).parent_path();
+    summary.files.push_back({config.packed, std::filesystem::file_size(config.packed)});
+  } else {
+    summary.folder = find_dataset(config.name, config.path);
+    for (const std::string_view file : dataset_format(config.name).files) {
+      const std::string_view plain = file.ends_with(".gz") ? file.substr(0, file.size() - 3) : file;
+      const std::filesystem::path path = locate_file(summary.folder, plain);
+      if (!path.empty()) summary.files.push_back({path, std::filesystem::file_size(path)});
+    }
   }
   summary.channels = dataset.channels();
   summary.height = dataset.height();
@@ -74,13 +72,31 @@ DatasetSummary dataset_summary(const DataConfig& config) {
   summary.class_names = dataset.class_names;
   summary.train = summarize(dataset.train, dataset.class_count);
   summary.test = summarize(dataset.test, dataset.class_count);
+  summary.unreadable = static_cast<std::int64_t>(dataset.train.unreadable.size() + dataset.test.unreadable.size());
   summary.mean = dataset.mean;
   summary.deviation = dataset.deviation;
   return summary;
 }
 
+}  // namespace
+
+bool DatasetSummary::checksums_match() const {
+  return std::ranges::none_of(files, [](const auto& f) { return f.checksum == FileSummary::Checksum::differs; });
+}
+
+DatasetSummary dataset_summary(const DataConfig& config) { return summarize(load_dataset(config), config); }
+
 DatasetSummary verify_dataset(const DataConfig& config) {
-  DatasetSummary summary = dataset_summary(config);
+  DataConfig all = config;
+  all.corrupt_images = "skip";  // named and counted, all of them
+  Dataset dataset = load_dataset(all);
+  for (Split* split : {&dataset.train, &dataset.test}) {
+    if (split->source == nullptr) continue;
+    split->unreadable =
+        find_unreadable(0, split->size(), /*skip=*/true, [&](std::int64_t id) { split->source->check(id); });
+  }
+  DatasetSummary summary = summarize(dataset, config);
+  if (!config.packed.empty() || dataset_format(config.name).is_image_folder) return summary;  // nothing is published
   const auto known = known_checksums(config.name, summary.folder);
   for (FileSummary& file : summary.files) {
     const auto entry = known.find(file.path.filename().string());
@@ -98,6 +114,7 @@ std::string format_summary(const DatasetSummary& summary) {
   }
   text += fmt::format("{} train and {} test images of {} x {} x {}, {} classes\n", summary.train.count,
                       summary.test.count, summary.channels, summary.height, summary.width, summary.class_names.size());
+  if (summary.unreadable > 0) text += fmt::format("images that do not decode: {}\n", summary.unreadable);
   text += fmt::format("mean {:.4f}, deviation {:.4f} per channel, of values scaled to [0, 1]\n",
                       fmt::join(summary.mean, " "), fmt::join(summary.deviation, " "));
   std::size_t widest = 5;

@@ -95,16 +95,27 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
   DataArguments data;
   auto* data_command = app.add_subcommand("data", "look at, check and download data sets");
   data_command->require_subcommand(1);
-  for (const char* verb : {"verify", "info", "fetch"}) {
-    const bool fetch = std::string_view(verb) == "fetch";
-    auto* command =
-        data_command->add_subcommand(verb, std::string_view(verb) == "verify" ? "read every record and check it"
-                                           : fetch ? "download the official files, with checksums"
-                                                   : "sizes, classes, mean and deviation");
-    command->add_option("name", data.name, "data set, for example cifar10")->required();
+  constexpr std::pair<const char*, const char*> verbs[] = {
+      {"verify", "read every record and check it"},
+      {"info", "sizes, classes, mean and deviation"},
+      {"fetch", "download the official files, with checksums"},
+      {"pack", "write a data set into one file (data.packed), which ranks map into memory"}};
+  for (const auto& [verb, meaning] : verbs) {
+    const bool fetch = std::string_view(verb) == "fetch", pack = std::string_view(verb) == "pack";
+    auto* command = data_command->add_subcommand(verb, meaning);
+    command->add_option("name", data.name, fetch || pack ? "data set, for example cifar10" : "data set, or packed file")
+        ->required();
     command->add_option("--path", data.path, fetch ? "where its folder is made" : "its folder, or the folder above it");
     command->add_option("--labels", data.labels, "cifar100: fine or coarse");
     command->add_flag("--allow-partial", data.allow_partial, "accept fewer records than the official files hold");
+    if (!fetch)
+      command->add_option("--size", data.image_size, "folders of images: side they are brought to, in pixels");
+    if (pack) {
+      command->add_option("--out", data.out, "file to write")->required();
+      auto* decoded = command->add_flag("--decoded", data.decoded, "records are decoded images (the default)");
+      command->add_flag("--jpeg", data.as_files, "records are the files as they are")->excludes(decoded);
+      command->add_flag("--skip-corrupt", data.skip_corrupt, "leave out images that do not decode");
+    }
     if (fetch) command->add_option("--url", data.url, "mirror to download from (file:// works)");
   }
 

@@ -7,7 +7,7 @@
 
 # ---- Debian packages -------------------------------------------------------------------------------------------------
 needed_packages=(cmake ninja-build g++ git ca-certificates libopenmpi-dev openmpi-bin libyaml-cpp-dev libfmt-dev
-  libgtest-dev nlohmann-json3-dev libcli11-dev zlib1g-dev libpng-dev libcurl4-openssl-dev
+  libgtest-dev nlohmann-json3-dev libcli11-dev zlib1g-dev libjpeg-dev libpng-dev libcurl4-openssl-dev
   xz-utils python3)
 helpful_packages=(ccache mold) # they only make building faster
 

@@ -1,7 +1,6 @@
 #include "training/commands.h"
 
 #include <cstdio>
-#include <numeric>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -262,8 +261,7 @@ int evaluate_command_main(Runtime& runtime, const std::string& checkpoint, const
   check_checkpoint_fits(state, path, config.model.name, config.data.name, experiment->dataset.class_count);
   const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);
   job.communicator->all_or_none([&] { load_state(*network, state.learner.model); });
-  std::vector<std::int64_t> ids(static_cast<std::size_t>(experiment->dataset.test.size()));
-  std::iota(ids.begin(), ids.end(), std::int64_t{0});
+  const std::vector<std::int64_t> ids = experiment->dataset.test.readable_ids();
   const EvaluationReport report = evaluate(*network, *experiment->test_images, experiment->dataset.test.labels, ids,
                                            256, *job.communicator, config.training.precision);
   if (!job.is_lead()) return 0;

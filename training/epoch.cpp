@@ -48,8 +48,8 @@ Loader make_loader(const Experiment& experiment, const Communicator& communicato
   const DataConfig& config = experiment.config.data;
   EpochPlan plan(ids, experiment.global_batch, communicator.rank(), communicator.size(), seed, epoch);
   plan.skip(skip);
-  return Loader(*experiment.train_images, experiment.labels, std::move(plan),
-                {config.augment.crop, config.augment.flip}, workers, config.prefetch);
+  return Loader(*experiment.train_images, experiment.labels, std::move(plan), to_augment_options(config.augment), workers,
+                config.prefetch);
 }
 
 at::Tensor weights_of(std::span<const std::int64_t> ids, std::span<const float> weights, const Batch& batch) {

@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 
 #include "core/error.h"
 #include "core/log.h"
 #include "core/random.h"
 #include "data/corruption.h"
 #include "data/registry.h"
+#include "data/sharding.h"
 #include "distributed/node_memory.h"
 #include "distributed/sync_batch_norm.h"
 #include "models/registry.h"
@@ -34,20 +36,34 @@ Split to_split(const at::Tensor& images, const at::Tensor& labels) {
   return {images, {first, first + labels.numel()}};
 }
 
-/// ALL ranks. Reads the data set once per node; the images stay in the memory that the ranks of the node share. Throws
-/// on all ranks if it fails on any.
+/// ALL ranks. Reads the data set once per node; the images stay in the memory that the ranks of the node share. Images
+/// that are read as they are used stay in their files, which every rank opens. Throws on all ranks if it fails on any.
 Dataset load_shared_dataset(const DataConfig& config, Communicator& communicator) {
+  std::optional<Dataset> opened;
   const NodeShared shared = once_per_node(communicator, [&](const AllocateShared& allocate) {
-    const Dataset read = load_dataset(config, allocate);
-    const json rest{{"name", read.name},
+    Dataset read = load_dataset(config, allocate);
+    const bool in_files = read.train.source != nullptr;
+    const json rest{{"in_files", in_files},
+                    {"unreadable", {read.train.unreadable, read.test.unreadable}},
+                    {"name", read.name},
                     {"class_count", read.class_count},
                     {"class_names", read.class_names},
                     {"mean", read.mean},
                     {"deviation", read.deviation}};
+    if (in_files) {
+      opened = std::move(read);
+      return NodeShared{rest.dump(), {}};
+    }
     return NodeShared{rest.dump(),
                       {read.train.images, labels_tensor(read.train), read.test.images, labels_tensor(read.test)}};
   });
   const json rest = json::parse(shared.text);
+  if (rest.at("in_files").get<bool>()) {
+    communicator.all_or_none([&] {
+      if (!opened) opened = load_dataset(config);
+    });
+    return std::move(*opened);
+  }
   Dataset dataset;
   rest.at("name").get_to(dataset.name);
   rest.at("class_count").get_to(dataset.class_count);
@@ -56,6 +72,8 @@ Dataset load_shared_dataset(const DataConfig& config, Communicator& communicator
   rest.at("deviation").get_to(dataset.deviation);
   dataset.train = to_split(shared.tensors[0], shared.tensors[1]);
   dataset.test = to_split(shared.tensors[2], shared.tensors[3]);
+  rest.at("unreadable").at(0).get_to(dataset.train.unreadable);
+  rest.at("unreadable").at(1).get_to(dataset.test.unreadable);
   return dataset;
 }
 
@@ -65,8 +83,8 @@ void choose_candidates(Experiment& experiment) {
   const std::vector<std::int64_t>& labels = experiment.dataset.train.labels;
   const std::int64_t classes = experiment.dataset.class_count;
   auto& ids = experiment.candidates;
-  ids.resize(labels.size());
-  std::iota(ids.begin(), ids.end(), std::int64_t{0});
+  ids = experiment.dataset.train.readable_ids();
+  if (ids.empty()) throw DataError(fmt::format("{}: no image decodes", experiment.dataset.name));
   const auto keep = [&](Thinned parts, std::vector<std::int64_t>& dropped) {
     ids = std::move(parts.kept);
     dropped = std::move(parts.dropped);
@@ -110,9 +128,28 @@ void make_labels_wrong(Experiment& experiment) {
   }
 }
 
+/// ALL ranks, for images in files: each looks at a part of them, and all know of those that do not decode.
+void find_unreadable_images(Split& split, Communicator& communicator) {
+  if (split.source == nullptr) return;
+  std::vector<std::int64_t> mine;
+  communicator.all_or_none([&] {
+    const Range part = balanced_range(split.size(), communicator.rank(), communicator.size());
+    mine = find_unreadable(part.begin, part.end, /*skip=*/true, [&](std::int64_t id) { split.source->check(id); });
+  });
+  const at::Tensor ids = at::tensor(mine, at::kLong).to(communicator.device()).unsqueeze(1);
+  const at::Tensor all = communicator.all_gather_rows(ids).cpu().contiguous();
+  const auto* first = all.const_data_ptr<std::int64_t>();
+  split.unreadable.assign(first, first + all.numel());  // parts are in the order of ranks: ascending
+}
+
 }  // namespace
 
 std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device device, Communicator& communicator) {
+  if (config.training.cuda_graph && to_augment_options(config.data.augment).mix.any()) {
+    throw ConfigError(
+        "training.cuda_graph records steps with one label for each example, and data.augment.cutmix or mixup gives "
+        "two: set one of them to false");
+  }
   auto experiment = std::make_unique<Experiment>();
   experiment->config = config;
   experiment->device = device;
@@ -124,10 +161,16 @@ std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device 
   if (share) dataset = load_shared_dataset(config.data, communicator);
   communicator.all_or_none([&] {
     if (!share) dataset = load_dataset(config.data);
+  });
+  if (config.data.corrupt_images == "skip") {
+    find_unreadable_images(dataset.train, communicator);
+    find_unreadable_images(dataset.test, communicator);
+  }
+  communicator.all_or_none([&] {
     choose_candidates(*experiment);
     make_labels_wrong(*experiment);
     const bool channels_last = config.training.channels_last;
-    check_augment_options({config.data.augment.crop, config.data.augment.flip}, dataset.height(), dataset.width());
+    check_augment_options(to_augment_options(config.data.augment), {dataset.height(), dataset.width()});
     experiment->train_images = std::make_unique<ImageStore>(dataset, dataset.train, device, channels_last);
     experiment->test_images = std::make_unique<ImageStore>(dataset, dataset.test, device, channels_last);
   });

@@ -19,7 +19,8 @@ struct Experiment {
   std::vector<std::int64_t> labels;     ///< of the train split, as trained on
   std::vector<std::int64_t> corrupted;  ///< ids whose label was made wrong, ascending
   std::vector<std::int64_t> dropped_by_long_tail, dropped_by_downsampling;  ///< ids left out on purpose, ascending
-  std::vector<std::int64_t> candidates;  ///< ids that may be trained on, ascending (neither validation nor dropped)
+  /// Ids that may be trained on, ascending: neither validation, nor dropped, nor unreadable.
+  std::vector<std::int64_t> candidates;
   std::vector<std::int64_t> validation;  ///< ids held out of the train split, ascending; may be empty
   std::int64_t global_batch = 0;         ///< examples in one step, all ranks
   at::Device device = at::kCPU;

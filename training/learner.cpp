@@ -123,10 +123,14 @@ void Learner::step(const Batch& batch, double learning_rate, const std::string& 
     const auto scope = timer_.measure("graph");
     graph_->run(batch.images, batch.labels, batch.global_count, learning_rate,
                 [&](const at::Tensor& images, const at::Tensor& labels, const at::Tensor& rate) {
-                  run_step(images, labels, {}, batch.global_count, rate);
+                  Batch recorded;
+                  recorded.images = images;
+                  recorded.labels = labels;
+                  recorded.global_count = batch.global_count;
+                  run_step(recorded, rate);
                 });
   } else {
-    run_step(batch.images, batch.labels, batch.weights, batch.global_count, learning_rate);
+    run_step(batch, learning_rate);
   }
   trace::count_step();
   ++steps_;
@@ -151,8 +155,22 @@ at::Tensor Learner::logits_of(const at::Tensor& images, const at::Tensor& noise)
   return at::isReducedFloatingType(logits.scalar_type()) ? logits.to(at::kFloat) : logits;
 }
 
-void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& weights,
-                       std::int64_t global_count, const LearningRate& rate) {
+at::Tensor Learner::loss_of(const at::Tensor& logits, const Batch& batch, const Range& range) const {
+  const auto sum = [&](const at::Tensor& labels) {
+    const at::Tensor target = labels.narrow(0, range.begin, range.size());
+    if (!batch.weights.defined()) {
+      return at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
+    }
+    return at::cross_entropy_loss(logits, target, {}, at::Reduction::None, -100, config_.label_smoothing)
+        .mul(batch.weights.narrow(0, range.begin, range.size()))
+        .sum();
+  };
+  const at::Tensor loss = sum(batch.labels);
+  if (!batch.other_labels.defined()) return loss;
+  return loss * batch.own_part + sum(batch.other_labels) * (1.0 - batch.own_part);
+}
+
+void Learner::run_step(const Batch& batch, const LearningRate& rate) {
   at::Tensor saved_buffers;
   right_.clear();
   {
@@ -164,24 +182,19 @@ void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, const
   data_parallel_->prepare_forward();
   // Gradients are averaged over the ranks: with this factor their average is the gradient of the global mean, however
   // unevenly the batch is split.
-  const double factor = static_cast<double>(communicator_.size()) / static_cast<double>(global_count);
+  const double factor = static_cast<double>(communicator_.size()) / static_cast<double>(batch.global_count);
   const auto parts = static_cast<int>(config_.accumulate);
   for (int part = 0; part < parts; ++part) {
-    const Range range = balanced_range(images.size(0), part, parts);
+    const Range range = balanced_range(batch.images.size(0), part, parts);
     at::Tensor loss;
     {
       const auto scope = timer_.measure("forward");
-      const at::Tensor target = labels.narrow(0, range.begin, range.size());
-      const at::Tensor logits = logits_of(images.narrow(0, range.begin, range.size()), rows_of(noise_, range));
-      if (weights.defined()) {
-        const at::Tensor losses =
-            at::cross_entropy_loss(logits, target, {}, at::Reduction::None, -100, config_.label_smoothing);
-        loss = (losses * weights.narrow(0, range.begin, range.size())).sum();
-      } else {
-        loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
-      }
+      const at::Tensor logits = logits_of(batch.images.narrow(0, range.begin, range.size()), rows_of(noise_, range));
+      loss = loss_of(logits, batch, range);
       const at::NoGradGuard no_gradients;
-      const at::Tensor right = logits.argmax(1).eq(target);
+      const bool other_counts = batch.other_labels.defined() && batch.own_part < 0.5;
+      const at::Tensor counted = (other_counts ? batch.other_labels : batch.labels).narrow(0, range.begin, range.size());
+      const at::Tensor right = logits.argmax(1).eq(counted);
       if (watches_predictions_) right_.push_back(right);
       last_.narrow(0, 0, 2).add_(at::stack({loss.detach().to(at::kDouble), right.sum().to(at::kDouble)}));
       last_.select(0, 2).add_(static_cast<double>(range.size()));

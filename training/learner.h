@@ -21,7 +21,8 @@
 
 namespace sage {
 
-/// Mean loss and accuracy over the examples of all ranks in steps that were taken.
+/// Mean loss and accuracy over the examples of all ranks in steps that were taken. A mixed example (CutMix, MixUp)
+/// counts as right if the label with the larger part is predicted.
 struct EpochTotals {
   double loss = 0.0, accuracy = 0.0;
   std::int64_t examples = 0;
@@ -78,8 +79,10 @@ class Learner {
   struct Pending;
   struct Finding;
 
-  void run_step(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& weights,
-                std::int64_t global_count, const LearningRate& rate);
+  void run_step(const Batch& batch, const LearningRate& rate);
+  /// The losses of the examples `range` of a batch, times their weights, summed; of mixed examples, both labels' by
+  /// their parts.
+  at::Tensor loss_of(const at::Tensor& logits, const Batch& batch, const Range& range) const;
   at::Tensor logits_of(const at::Tensor& images, const at::Tensor& noise);
   /// What the network's dropout and stochastic depth multiply with in step `step` for the examples `ids`, float32
   /// [ids, noise_width()] on the device; undefined for a network without them.

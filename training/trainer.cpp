@@ -1,7 +1,6 @@
 #include "training/trainer.h"
 
 #include <cstring>
-#include <numeric>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -59,6 +58,8 @@ Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std:
                        : Metrics(folder_->path());
     for (const auto& [what, version] : all_versions()) metrics_->set_version(what, version);
     metrics_->set_summary("corrupted_labels", static_cast<double>(experiment_.corrupted.size()));
+    metrics_->set_summary("unreadable_images", static_cast<double>(experiment_.dataset.train.unreadable.size() +
+                                                                   experiment_.dataset.test.unreadable.size()));
     if (config_.output.tensorboard) {
       const auto resumed_at = resumes ? std::optional(position_.epoch + 1) : std::nullopt;
       train_events_ = std::make_unique<EventWriter>(folder_->train_events(), resumed_at);
@@ -181,8 +182,7 @@ void Trainer::evaluate_and_record() {
   const bool is_last = record.epoch == epochs();
   if (is_last || record.epoch % config_.training.evaluate_interval == 0) {
     const auto scope = job_.timer.measure_with_memory("evaluation");
-    std::vector<std::int64_t> test_ids(static_cast<std::size_t>(experiment_.dataset.test.size()));
-    std::iota(test_ids.begin(), test_ids.end(), std::int64_t{0});
+    const std::vector<std::int64_t> test_ids = experiment_.dataset.test.readable_ids();
     if (!test_ids.empty()) {
       record.test = evaluate_on(*experiment_.test_images, experiment_.dataset.test.labels, test_ids);
     }

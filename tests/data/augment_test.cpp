@@ -1,6 +1,7 @@
 #include "data/augment.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -58,8 +59,11 @@ TEST(PrepareImages, EqualsThePixelByPixelOracle) {
     const Normalization normalization(mean, deviation);
     const std::vector<std::int64_t> ids = {11, 0, 5, 5, 7, 1, 2, 3};
     const AugmentOptions options{c.crop, c.flip};
-    const auto choices = choose_augmentations(options, 1, 2, ids);
-    EXPECT_EQ(choices.size(), options.any() ? ids.size() : 0);
+    std::vector<AugmentChoice> choices;
+    for (const std::int64_t id : ids) {
+      choices.push_back(choose_augmentation({options, 1, 2}, id, {c.height, c.width}));
+    }
+    if (!c.flip && c.crop == 0) choices.clear();
     for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
       for (const bool parallel : {false, true}) {
         at::Tensor output = at::empty({static_cast<std::int64_t>(ids.size()), c.channels, c.height, c.width},
@@ -102,14 +106,14 @@ TEST(AugmentChoice, IsUniformAndDependsOnSeedEpochAndIdOnly) {
   constexpr int count = 10000;
   int same_next_epoch = 0, same_other_seed = 0;
   for (std::int64_t id = 0; id < count; ++id) {
-    const AugmentChoice choice = choose_augmentation(options, 1, 1, id);
+    const AugmentChoice choice = choose_augmentation({options, 1, 1}, id, {8, 8});
     ++rows[choice.shift_y], ++columns[choice.shift_x], ++flips[choice.flip];
     const auto equal = [&](const AugmentChoice& other) {
       return other.shift_y == choice.shift_y && other.shift_x == choice.shift_x && other.flip == choice.flip;
     };
-    EXPECT_TRUE(equal(choose_augmentation(options, 1, 1, id)));
-    same_next_epoch += equal(choose_augmentation(options, 1, 2, id));
-    same_other_seed += equal(choose_augmentation(options, 2, 1, id));
+    EXPECT_TRUE(equal(choose_augmentation({options, 1, 1}, id, {8, 8})));
+    same_next_epoch += equal(choose_augmentation({options, 1, 2}, id, {8, 8}));
+    same_other_seed += equal(choose_augmentation({options, 2, 1}, id, {8, 8}));
   }
   ASSERT_EQ(rows.size(), 5u);
   ASSERT_EQ(columns.size(), 5u);
@@ -123,10 +127,92 @@ TEST(AugmentChoice, IsUniformAndDependsOnSeedEpochAndIdOnly) {
   EXPECT_NEAR(same_other_seed, count / 50, 70);
 }
 
+TEST(Erasing, RectanglesHaveTheirAreaAspectAndProbability) {
+  AugmentOptions options;
+  options.erasing = 0.4;
+  constexpr std::int64_t height = 40, width = 60, count = 4000;
+  int erased = 0;
+  double middle_y = 0.0, middle_x = 0.0;
+  for (std::int64_t id = 0; id < count; ++id) {
+    const AugmentChoice choice = choose_augmentation({options, 1, 1}, id, {height, width});
+    if (choice.erase_height == 0) continue;
+    ++erased;
+    EXPECT_GE(choice.erase_y, 0);
+    EXPECT_GE(choice.erase_x, 0);
+    EXPECT_LE(choice.erase_y + choice.erase_height, height);
+    EXPECT_LE(choice.erase_x + choice.erase_width, width);
+    const double area = static_cast<double>(choice.erase_height) * choice.erase_width / (height * width);
+    EXPECT_GT(area, 0.01);  // 2 to 33 %, each side rounded
+    EXPECT_LT(area, 0.36);
+    const double aspect = static_cast<double>(choice.erase_width) / choice.erase_height;
+    EXPECT_GT(aspect, 0.2);
+    EXPECT_LT(aspect, 4.0);
+    middle_y += choice.erase_y + choice.erase_height / 2.0;
+    middle_x += choice.erase_x + choice.erase_width / 2.0;
+  }
+  EXPECT_NEAR(erased, 0.4 * count, 5 * 31);  // the standard deviation is 31
+  EXPECT_NEAR(middle_y / erased, height / 2.0, 1.5);
+  EXPECT_NEAR(middle_x / erased, width / 2.0, 2.0);
+}
+
+TEST(PrepareImages, ErasedPixelsAreZeroAndOthersAreUntouched) {
+  const at::Tensor images = random_images(3, 3, 9, 7);
+  const std::vector<float> mean = {0.4f, 0.5f, 0.6f}, deviation = {0.2f, 0.3f, 0.25f};
+  const Normalization normalization(mean, deviation);
+  const std::vector<std::int64_t> ids = {2, 0};
+  std::vector<AugmentChoice> plain(2), erasing(2);
+  for (auto* choices : {&plain, &erasing}) (*choices)[0].flip = 1;
+  erasing[0].erase_y = 2, erasing[0].erase_x = 3, erasing[0].erase_height = 4, erasing[0].erase_width = 2;
+  for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+    at::Tensor whole = at::empty({2, 3, 9, 7}, at::TensorOptions(at::kFloat).memory_format(format));
+    at::Tensor output = at::empty_like(whole);
+    prepare_images(images, ids, plain, normalization, whole, false);
+    prepare_images(images, ids, erasing, normalization, output, false);
+    EXPECT_TRUE(at::equal(output[1], whole[1]));
+    for (std::int64_t y = 0; y < 9; ++y) {
+      for (std::int64_t x = 0; x < 7; ++x) {
+        const bool inside = y >= 2 && y < 6 && x >= 3 && x < 5;
+        for (std::int64_t c = 0; c < 3; ++c) {
+          EXPECT_EQ(output[0][c][y][x].item<float>(), inside ? 0.0f : whole[0][c][y][x].item<float>());
+        }
+      }
+    }
+  }
+}
+
+TEST(RandomPart, HasItsAreaAndAspectAndIsInsideOfTheImage) {
+  AugmentOptions options;
+  options.random_resized_crop = true;
+  options.min_scale = 0.25;
+  for (const ImageSize whole : {ImageSize{300, 400}, ImageSize{64, 64}, ImageSize{1, 1}, ImageSize{10, 1000}}) {
+    double areas = 0.0;
+    constexpr std::int64_t count = 2000;
+    for (std::int64_t id = 0; id < count; ++id) {
+      const PixelBox part = choose_part({options, 1, 1}, id, whole);
+      ASSERT_TRUE(part.y >= 0 && part.x >= 0 && part.height >= 1 && part.width >= 1 &&
+                  part.y + part.height <= whole.height && part.x + part.width <= whole.width)
+          << part.y << " " << part.x << " " << part.height << " " << part.width;
+      areas += static_cast<double>(part.height * part.width) / static_cast<double>(whole.height * whole.width);
+      const PixelBox again = choose_part({options, 1, 1}, id, whole);
+      EXPECT_EQ(again.y, part.y);
+      EXPECT_EQ(again.width, part.width);
+    }
+    if (whole.height == 300) {
+      EXPECT_NEAR(areas / count, 0.6, 0.05);  // those that fit: a little less than the mean of 0.25 to 1
+    }
+    if (whole.height == 10) {
+      EXPECT_NEAR(areas / count, 0.0133, 0.0005) << "nothing fits: the middle of 13 x 10 pixels";
+    }
+  }
+}
+
 TEST(AugmentOptions, CropMustFitTheImage) {
-  EXPECT_NO_THROW(check_augment_options({7, false}, 8, 9));
-  EXPECT_THROW(check_augment_options({8, false}, 8, 9), ConfigError);
-  EXPECT_THROW(check_augment_options({-1, false}, 8, 9), ConfigError);
+  EXPECT_NO_THROW(check_augment_options({7, false}, {8, 9}));
+  EXPECT_THROW(check_augment_options({8, false}, {8, 9}), ConfigError);
+  EXPECT_THROW(check_augment_options({-1, false}, {8, 9}), ConfigError);
+  AugmentOptions both{2, false};
+  both.random_resized_crop = true;
+  EXPECT_THROW(check_augment_options(both, {8, 9}), ConfigError);
 }
 
 }  // namespace

@@ -1,14 +1,32 @@
 // Real data sets, found as the program finds them: SAGE_DATA_DIR, then the user's cache. The build registers a suite
-// only where its folder is there (names RealCifar10, RealCifar100, RealFashionMnist, RealDigits).
+// only where its folder is there (names RealCifar10, RealTinyImagenet, ...: tests/CMakeLists.txt).
 #include <gtest/gtest.h>
 
+#include <ATen/ops/equal.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/std.h>
+
+#include <cstdlib>
 #include <numeric>
 
+#include "data/files.h"
+#include "data/image_store.h"
+#include "data/packed_file.h"
 #include "data/registry.h"
 #include "data/summary.h"
 
 namespace sage {
 namespace {
+
+/// A folder of SAGE_DATA_DIR or the user's cache, whose name no data set knows.
+std::string find_real_folder(const char* name) {
+  if (const char* folder = std::getenv("SAGE_DATA_DIR"); folder != nullptr) {
+    if (const auto path = std::filesystem::path(folder) / name; std::filesystem::is_directory(path))
+      return path.string();
+  }
+  const test::ScopedVariable unset("SAGE_DATA_DIR", nullptr);
+  return (default_data_folder() / name).string();
+}
 
 DatasetSummary read(const char* name, bool partial = false, const char* labels = "fine") {
   DataConfig config;
@@ -97,6 +115,77 @@ TEST(RealDigits, CountsAndFirstRows) {
             (std::vector<std::int64_t>{1, 2, 3, 4}));
   const auto* first = dataset.test.images.const_data_ptr<std::uint8_t>();
   EXPECT_EQ(std::vector<int>(first, first + 8), (std::vector<int>{0, 0, 75, 195, 135, 15, 0, 0}));
+}
+
+TEST(RealTinyImagenet, CountsNamesAndSize) {
+  const DatasetSummary data = read("tiny_imagenet");
+  EXPECT_EQ(data.train.per_class, std::vector<std::int64_t>(20, 100));
+  EXPECT_EQ(data.test.per_class, std::vector<std::int64_t>(20, 10));
+  EXPECT_EQ(data.channels, 3);
+  EXPECT_EQ(data.height, 64);
+  EXPECT_EQ(data.class_names.front().substr(0, 9), "n01443537") << "the first wnid";
+  // Natural images: brightest in red, as all of ImageNet (0.48, 0.45, 0.40).
+  EXPECT_NEAR(data.mean[0], 0.48, 0.03);
+  EXPECT_NEAR(data.mean[1], 0.45, 0.03);
+  EXPECT_NEAR(data.mean[2], 0.40, 0.04);
+}
+
+/// Some of the images are grey: their channels are equal, and they are there.
+TEST(RealTinyImagenet, GreyImagesAreRead) {
+  DataConfig config;
+  config.name = "tiny_imagenet";
+  const Dataset dataset = load_dataset(config);
+  int grey = 0;
+  for (std::int64_t id = 0; id < dataset.train.size(); ++id) {
+    const auto* red = dataset.train.images[id].const_data_ptr<std::uint8_t>();
+    grey += std::equal(red, red + 64 * 64, red + 64 * 64) && std::equal(red, red + 64 * 64, red + 2 * 64 * 64);
+  }
+  EXPECT_GT(grey, 0);
+  EXPECT_LT(grey, dataset.train.size() / 10);
+}
+
+TEST(RealTinyImagenet, APackedFileHoldsTheSame) {
+  DataConfig config;
+  config.name = "tiny_imagenet";
+  const Dataset folder = load_dataset(config);
+  const test::TemporaryFolder out;
+  for (const bool decoded : {true, false}) {
+    DataConfig packed = config;
+    packed.packed = (out / "tiny.sage").string();
+    EXPECT_EQ(pack_dataset(config, {.decoded = decoded}, packed.packed).left_out, 0);
+    const Dataset dataset = load_dataset(packed);
+    EXPECT_EQ(dataset.train.labels, folder.train.labels);
+    EXPECT_EQ(dataset.mean, folder.mean);
+    const std::vector<std::int64_t> ids = {0, 777, 1999};
+    const ImageStore a(folder, folder.train, at::kCPU, false), b(dataset, dataset.train, at::kCPU, false);
+    EXPECT_TRUE(at::equal(a.images_of(ids), b.images_of(ids)));
+  }
+}
+
+TEST(RealHymenoptera, PhotosOfAnySize) {
+  DataConfig config;
+  config.name = "image_folder";
+  config.path = find_real_folder("hymenoptera-30");
+  const DatasetSummary data = verify_dataset(config);
+  EXPECT_EQ(data.class_names, (std::vector<std::string>{"ants", "bees"}));
+  EXPECT_EQ(data.train.per_class, (std::vector<std::int64_t>{10, 10}));
+  EXPECT_EQ(data.unreadable, 0);
+  EXPECT_EQ(data.height, 224);
+  const Dataset dataset = load_dataset(config);
+  ASSERT_NE(dataset.train.source, nullptr);
+  const ImageStore store(dataset, dataset.train, at::kCPU, true);
+  const std::vector<std::int64_t> ids = {0, 13, 19};
+  AugmentOptions options;
+  options.flip = options.random_resized_crop = true;
+  options.randaugment = 2;
+  options.erasing = 0.25;
+  const at::Tensor images = store.augmented(ids, {options, 1, 1});
+  EXPECT_EQ(images.sizes(), (std::vector<std::int64_t>{3, 3, 224, 224}));
+  EXPECT_TRUE(at::equal(images, store.augmented(ids, {options, 1, 1}, /*parallel=*/false)));
+  // Natural photos under ImageNet's statistics: roughly centred, of unit size.
+  const at::Tensor plain = store.images_of(ids);
+  EXPECT_LT(std::abs(plain.mean().item<double>()), 1.5);
+  EXPECT_NEAR(plain.std().item<double>(), 1.0, 0.5);
 }
 
 }  // namespace

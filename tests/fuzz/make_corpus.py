@@ -4,12 +4,14 @@ they must refuse, and edge_* files. What fuzzing found or covered (found_*, cove
     python3 tests/fuzz/make_corpus.py
 """
 
+import base64
 import gzip
 import io
 import json
 import pathlib
 import struct
 import tarfile
+import zlib
 
 here = pathlib.Path(__file__).resolve().parent
 project = here.parents[1]
@@ -291,7 +293,113 @@ def metrics() -> dict[str, bytes]:
     }
 
 
-for make in (safetensors, checkpoint_state, config, cifar, idx, human_labels, tar, sketch, metrics):
+# Pictures of 12 x 9 pixels that libjpeg-turbo has written: grey, progressive, CMYK.
+GREY_JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDACgcHiMeGSgjISMtKygwPGRBPDc3PHtYXUlkkYCZlo+AjIqgtObDoKrarYqMyP/L2u71////m8H////6"
+    "/+b9//j/wAALCAAJAAwBAREA/8QAFgABAQEAAAAAAAAAAAAAAAAABAID/8QAIBAAAQMDBQEAAAAAAAAAAAAAAQADBBESMQU0QWGCsv/aAAgBAQAA"
+    "PwDKE1hKkzxDcDQaDhtqTfSnWFMLhD1Lfu+fkL//2Q=="
+)
+PROGRESSIVE_JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAFA3PEY8MlBGQUZaVVBfeMiCeG5uePWvuZHI////////////////////////////////////////////"
+    "////////2wBDAVVaWnhpeOuCguv/////////////////////////////////////////////////////////////////////////wgARCAAJAAwD"
+    "ASIAAhEBAxEB/8QAFQABAQAAAAAAAAAAAAAAAAAAAgH/xAAUAQEAAAAAAAAAAAAAAAAAAAAA/9oADAMBAAIQAxAAAAEuE//EABgQAAMBAQAAAAAA"
+    "AAAAAAAAAAABAhEy/9oACAEBAAEFAkOsEV1//8QAFBEBAAAAAAAAAAAAAAAAAAAAAP/aAAgBAwEBPwF//8QAFBEBAAAAAAAAAAAAAAAAAAAAAP/a"
+    "AAgBAgEBPwF//8QAFBABAAAAAAAAAAAAAAAAAAAAIP/aAAgBAQAGPwIf/8QAGBABAQADAAAAAAAAAAAAAAAAEQABEDH/2gAIAQEAAT8hxkg69L//"
+    "2gAMAwEAAgADAAAAEKP/xAAUEQEAAAAAAAAAAAAAAAAAAAAA/9oACAEDAQE/EH//xAAUEQEAAAAAAAAAAAAAAAAAAAAA/9oACAECAQE/EH//xAAZ"
+    "EAACAwEAAAAAAAAAAAAAAAAAARAxsRH/2gAIAQEAAT8QNSFq7ccmI//Z"
+)
+CMYK_JPEG = base64.b64decode(
+    "/9j/7gAOQWRvYmUAZAAAAAAA/9sAQwCgbniMeGSgjIKMtKqgvvD///Dc3PD/////////////////////////////////////////////////////"
+    "/////8AAFAgACQAMBEMRAE0RAFkRAEsRAP/EABcAAQEBAQAAAAAAAAAAAAAAAAADAgH/xAAcEAEAAQQDAAAAAAAAAAAAAAAAAQIDEYESM7H/2gAO"
+    "BEMATQBZAEsAAD8Asss5RADVVzhOMZ2AUAMXeydeQ//Z"
+)
+
+
+def png_file(width: int, height: int, kind: int, rows: bytes, *extra: tuple[bytes, bytes], depth: int = 8) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    middle = b"".join(chunk(name, data) for name, data in extra)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + chunk(b"IDAT", zlib.compress(rows))
+            + chunk(b"IEND", b""))  # fmt: skip
+
+
+def image() -> dict[str, bytes]:
+    rgb = png_file(2, 2, 2, b"\0abcdef\0ghijkl")
+    turned = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    exif = b"\xff\xe1" + struct.pack(">H", len(turned) + 8) + b"Exif\0\0" + turned
+    size = GREY_JPEG.index(b"\xff\xc0") + 5
+    return {
+        "valid_grey_jpeg": b"\0" + GREY_JPEG,
+        "valid_progressive_jpeg": b"\1" + PROGRESSIVE_JPEG,
+        "valid_cmyk_jpeg": b"\3" + CMYK_JPEG,
+        "valid_turned_jpeg": b"\0" + GREY_JPEG[:2] + exif + GREY_JPEG[2:],
+        "valid_rgb_png": b"\0" + rgb,
+        "valid_palette_png": b"\2" + png_file(2, 1, 3, b"\0\0\1", (b"PLTE", b"abcdef"), (b"tRNS", b"\x80")),
+        "valid_turned_png": b"\0" + png_file(2, 1, 0, b"\0ab", (b"eXIf", turned)),
+        "valid_bits_png": b"\0" + png_file(9, 1, 0, b"\0\xaa\x80", depth=1),
+        "hostile_empty": b"\0",
+        "hostile_gif": b"\0GIF89a",
+        "hostile_cut_jpeg": b"\0" + GREY_JPEG[: -len(GREY_JPEG) // 8],
+        "hostile_cut_png": b"\0" + rgb[:-20],
+        "hostile_large_jpeg": b"\0" + GREY_JPEG[:size] + b"\x80\0\x80\0" + GREY_JPEG[size + 4 :],
+        "hostile_large_png": b"\0" + png_file(60000, 60000, 2, b""),
+        "hostile_no_rows_png": b"\0" + png_file(2, 2, 2, b"\0abc"),
+        "hostile_no_palette_png": b"\0" + png_file(2, 1, 3, b"\0\0\1"),
+    }
+
+
+def packed() -> dict[str, bytes]:
+    def of(records: list[tuple[bytes, int]], index: object = None, trailer: object = None, **changes: object) -> bytes:
+        """`index` and `trailer` change the numbers before they are packed."""
+        body, names, entries = b"SAGEPACK", b"", []
+        for content, label in records:
+            entry = [len(body), len(names), len(content), crc32c(content), 3, label]
+            entries.append(index(entry) if index else entry)
+            body += content
+            names += b"a/b"
+        metadata = {"version": 1, "name": "image_folder", "kind": "decoded", "channels": 1, "height": 1, "width": 2,
+                    "margin": 1.0, "train": len(records) - 1, "test": 1, "class_names": ["a", "b"], "mean": [0.5],
+                    "deviation": [0.25]}  # fmt: skip
+        text = json.dumps(metadata | changes).encode()
+        places = [len(entries), len(body), len(body) + 32 * len(entries), len(body) + 32 * len(entries) + len(names)]
+        if trailer:
+            places = trailer(places)
+        table = b"".join(struct.pack("<2Q4I", *entry) for entry in entries)
+        end = struct.pack("<4Q4I", *places, crc32c(table), crc32c(names), crc32c(text), 0) + b"SAGPACK1"
+        return body + table + names + text + end + struct.pack("<II", crc32c(end), 0)
+
+    two = [(b"\1\2", 0), (b"\3\4", 1)]
+    encoded = {"kind": "encoded", "channels": 3, "height": 8, "width": 8, "mean": [0.5] * 3, "deviation": [0.2] * 3}
+    return {
+        "valid_decoded": of(two),
+        "valid_encoded": of([(GREY_JPEG, 0), (b"no image", 1)], **encoded),
+        "valid_left_out": of([(b"", 0), (b"\3\4", 1)]),
+        "hostile_empty": b"",
+        "hostile_magic": b"x" + of(two)[1:],
+        "hostile_cut": of(two)[:-1],
+        "hostile_label": of([(b"\1\2", 0), (b"\3\4", 2)]),
+        "hostile_size": of([(b"\1\2\3", 0), (b"\3\4", 1)]),
+        "hostile_offset": of(two, index=lambda entry: [2**63, *entry[1:]]),
+        "hostile_bytes": of(two, index=lambda entry: [*entry[:2], 2**32 - 1, *entry[3:]]),
+        "hostile_name": of(two, index=lambda entry: [entry[0], 2**64 - 2, *entry[2:]]),
+        "hostile_records": of(two, trailer=lambda places: [2**59, *places[1:]]),
+        "hostile_index": of(two, trailer=lambda places: [places[0], 2**64 - 64, *places[2:]]),
+        "hostile_overlap": of(two, trailer=lambda places: [*places[:3], places[2] - 1]),
+        "hostile_count": of(two, train=2),
+        "hostile_negative": of(two, train=-1, test=3),
+        "hostile_huge": of(two, height=2**40),
+        "hostile_channels": of(two, channels=2),
+        "hostile_statistics": of(two, deviation=[0.0]),
+        "hostile_infinite": of(two, mean=[1e300]),
+        "hostile_kind": of(two, kind="zipped"),
+        "hostile_classes": of(two, class_names=[]),
+        "hostile_margin": of(two, margin=-1),
+    }
+
+
+for make in (safetensors, checkpoint_state, config, cifar, idx, human_labels, tar, sketch, metrics, image, packed):
     folder = here / "corpus" / make.__name__
     folder.mkdir(parents=True, exist_ok=True)
     for old in [path for kind in ("valid", "hostile", "edge") for path in folder.glob(f"{kind}_*")]:

@@ -12,7 +12,7 @@ source "$project/tools/build.sh"
 
 seconds=${1:-10}
 shift || true
-all_targets=(safetensors checkpoint_state config cifar idx human_labels tar sketch metrics)
+all_targets=(safetensors checkpoint_state config cifar idx human_labels tar sketch metrics image packed)
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then targets=("${all_targets[@]}"); fi
 folder=$project/build/fuzz

@@ -25,6 +25,10 @@ void tar(std::string_view bytes);
 /// A sketch without its checksum.
 void sketch(std::string_view bytes);
 void metrics(std::string_view bytes);
+/// A byte that says how far it is reduced, then a JPEG or PNG image.
+void image(std::string_view bytes);
+/// A packed data set, whose checksums are put right first.
+void packed(std::string_view bytes);
 
 struct Target {
   const char* name;
@@ -40,6 +44,8 @@ inline constexpr std::array targets{
     Target{"tar", tar},
     Target{"sketch", sketch},
     Target{"metrics", metrics},
+    Target{"image", image},
+    Target{"packed", packed},
 };
 
 /// A folder of this process (TMPDIR says where), removed at its end.
