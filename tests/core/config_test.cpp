@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "core/config_source.h"
 #include "core/error.h"
 
 namespace sage {
@@ -72,7 +73,44 @@ TEST(Config, ErrorsNameFileLineKeyAndTheWayOut) {
   EXPECT_NE(error_of("", {"training.batch_size=99999999999999999999"}).find("expected an integer"), std::string::npos);
 }
 
+TEST(Config, LayersLieOverEachOther) {
+  ConfigSource source;
+  source.defaults = {{"training.epochs", "1", ""}, {"training.lr", "0.5", ""}, {"training.milestones", "[2, 4]", ""}};
+  source.settings = {to_setting("seed=3"), {"output_dir", "a: b # c", "--output_dir a: b # c", true}};
+  const Config config = source.load_over("training:\n  epochs: 7\nseed: 2\n", "test.yaml");
+  EXPECT_EQ(config.training.epochs, 7);
+  EXPECT_EQ(config.training.lr, 0.5);
+  EXPECT_EQ(config.training.milestones, (std::vector<std::int64_t>{2, 4}));
+  EXPECT_EQ(config.seed, 3U);
+  EXPECT_EQ(config.output_dir, "a: b # c") << "plain: no YAML";
+  EXPECT_TRUE(source.sets("seed") && !source.sets("training.lr"));
+  EXPECT_THROW(to_setting("seed"), ConfigError);
+  EXPECT_THROW(to_setting("=3"), ConfigError);
+}
+
+TEST(Config, MessagesNameTheFlagThatSetAKey) {
+  const std::vector<ConfigSetting> settings = {{"training.lr", "1", "--lr 1", true},
+                                               {"model.name", "a", "--arch a", true},
+                                               {"model.name", "b", "--model b", true},
+                                               to_setting("seed=3")};
+  EXPECT_EQ(with_flags("training.lr is too high", settings),
+            "training.lr is too high (training.lr was set by `--lr 1`)");
+  EXPECT_EQ(with_flags("model.name: no such network", settings),
+            "model.name: no such network (model.name was set by `--model b`)")
+      << "the last one counts";
+  for (const char* other : {"training.lr_scaling is wrong", "x.training.lr is wrong", "seed is wrong", "nothing",
+                            "--lr 1: training.lr is wrong"}) {
+    EXPECT_EQ(with_flags(other, settings), other);
+  }
+  EXPECT_EQ(with_flags("give training.lr. Then", settings), "give training.lr. Then (training.lr was set by `--lr 1`)");
+}
+
 TEST(Config, KeysThatContradictEachOther) {
+  EXPECT_NE(error_of("", {"data.corrupt_kind=human"}).find("data.human_labels is empty"), std::string::npos);
+  EXPECT_NE(error_of("", {"data.human_labels=x"}).find("data.corrupt_kind is symmetric"), std::string::npos);
+  EXPECT_NE(
+      error_of("", {"data.corrupt_kind=human", "data.human_labels=x", "data.corrupt_labels=0.1"}).find("leave it 0"),
+      std::string::npos);
   EXPECT_NE(error_of("", {"training.nesterov=true", "training.momentum=0"}).find("training.momentum"),
             std::string::npos);
   EXPECT_NE(error_of("", {"training.scheduler=multistep"}).find("training.milestones"), std::string::npos);

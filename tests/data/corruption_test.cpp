@@ -286,7 +286,7 @@ TEST(RealCifarN, HumanLabelsHaveThePublishedNoise) {
     auto labels = dataset.train.labels;
     const auto wrong =
         take_human_labels(labels, all_ids(labels.size()), 10, folder / fmt::format("cifar10n_{}.u8", name), false);
-    EXPECT_NEAR(static_cast<double>(wrong.size()) / 50000, rate, 1e-4) << name;
+    EXPECT_NEAR(static_cast<double>(wrong.size()) / 50000, rate, 3e-4) << name;
   }
   auto labels = dataset.train.labels;
   const auto message_of = [&](const char* name) {

@@ -29,8 +29,9 @@ at::Tensor decode(const std::string& png) {
 }
 
 TEST(Png, HoldsThePixels) {
+  const std::pair<std::int64_t, std::int64_t> sizes[] = {{1, 1}, {2, 3}, {64, 5}, {33, 100}};
   for (const std::int64_t channels : {1, 3}) {
-    for (const auto [height, width] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {2, 3}, {64, 5}, {33, 100}}) {
+    for (const auto& [height, width] : sizes) {
       const at::Tensor image = at::randint(0, 256, {channels, height, width}, at::kByte);
       EXPECT_TRUE(at::equal(decode(encode_png(image)), image));
       // Whatever order it lies in memory.
