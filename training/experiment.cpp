@@ -187,6 +187,7 @@ std::shared_ptr<Classifier> make_network(const Experiment& experiment, const std
     };
   }
   ModelConfig model = experiment.config.model;
+  if (name != model.name) model.stem = "auto";  // a proxy of another architecture, which may have one stem only
   model.name = name;
   const Dataset& dataset = experiment.dataset;
   auto network =

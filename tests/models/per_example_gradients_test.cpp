@@ -229,10 +229,11 @@ INSTANTIATE_TEST_SUITE_P(Models, ModelOracle,
                          [](const auto& information) { return information.param; });
 
 TEST(PerExampleGradients, PartsOfTheLargestNetworksWork) {
-  const auto resnet = make_model(ModelConfig{.name = "resnet50", .stem = "imagenet"}, {3, 32, 32}, 10, 7);
+  const auto resnet =
+      make_model(ModelConfig{.name = "resnet50", .stem = "imagenet", .pretrained = ""}, {3, 32, 32}, 10, 7);
   testing::disturb(*resnet);
   check_against_oracle(*resnet, {"conv1.weight", "layer4.2.bn3.*", "layer3.0.downsample.*", "fc.bias"}, 2, 2, 0.0);
-  const auto transformer = make_model(ModelConfig{.name = "vit_b_16"}, {3, 16, 16}, 10, 7);
+  const auto transformer = make_model(ModelConfig{.name = "vit_b_16", .pretrained = ""}, {3, 16, 16}, 10, 7);
   testing::disturb(*transformer);
   check_against_oracle(*transformer,
                        {"class_token", "encoder.pos_embedding", "encoder.layers.encoder_layer_11.*_proj*"}, 2, 2, 0.0);
@@ -244,7 +245,7 @@ TEST(PerExampleGradients, TheClassifierIsTheLastLayerWhateverItsName) {
                                                     {"efficientnet_b0", "classifier.1"},
                                                     {"vit_tiny", "heads.head"}};
   for (const auto& [name, head] : heads) {
-    const auto model = make_model(ModelConfig{.name = name}, {3, 8, 8}, 10, 7);
+    const auto model = make_model(ModelConfig{.name = name, .pretrained = ""}, {3, 8, 8}, 10, 7);
     EXPECT_EQ(model->head_name(), head);
     const PerExampleGradients engine(*model, {"classifier"}, 0.0, 2);
     ASSERT_EQ(engine.slices().size(), 2U) << name;
