@@ -135,7 +135,7 @@ TEST_F(WorkedExamples, ANetworkHasItsShapesAndPerExampleGradients) {
   initialize_parameters(*network, 1);
   EXPECT_EQ(parameter_count(*network), 64 * 4 + 2 * 64 + 64 * 10 + 10);
   network->eval();
-  EXPECT_EQ(network->forward(at::empty({3, 1, 16, 16}).fill_(0.5)).sizes(), (std::vector<std::int64_t>{3, 10}));
+  EXPECT_EQ(network->forward(at::empty({3, 1, 16, 16}).fill_(0.5)).sizes().vec(), (std::vector<std::int64_t>{3, 10}));
   EXPECT_EQ(PerExampleGradients(*network, {"full"}, 0.0, 8).dimension(), parameter_count(*network));
 }
 
