@@ -34,6 +34,10 @@ class Loader::Impl {
 
   std::int64_t steps() const { return plan_.steps(); }
 
+  at::Tensor images_of(std::span<const std::int64_t> ids, bool parallel) const {
+    return store_.augmented(ids, choose_augmentations(augment_, plan_.seed(), plan_.epoch(), ids), parallel);
+  }
+
   std::optional<Batch> next() {
     if (delivered_ == plan_.steps()) return std::nullopt;
     if (threads_.empty()) {
@@ -77,8 +81,7 @@ class Loader::Impl {
       labels.push_back(labels_[static_cast<std::size_t>(id)]);
     }
     batch.labels = to_device(labels, store_.device());
-    const auto choices = choose_augmentations(augment_, plan_.seed(), plan_.epoch(), ids);
-    batch.images = store_.augmented(ids, choices, parallel);
+    batch.images = images_of(ids, parallel);
     return batch;
   }
 
@@ -139,5 +142,6 @@ Loader& Loader::operator=(Loader&&) noexcept = default;
 Loader::~Loader() = default;
 std::optional<Batch> Loader::next() { return impl_->next(); }
 std::int64_t Loader::steps() const { return impl_->steps(); }
+at::Tensor Loader::images_of(std::span<const std::int64_t> ids) const { return impl_->images_of(ids, true); }
 
 }  // namespace sage

@@ -19,6 +19,7 @@ namespace sage {
 struct Batch {
   at::Tensor images;              ///< float32 [B, C, H, W] on the store's device; B may be 0
   at::Tensor labels;              ///< int64 [B] on the same device
+  at::Tensor weights;             ///< float32 [B] on the same device, of the examples' losses; undefined: all 1
   std::vector<std::int64_t> ids;  ///< B example ids
   std::int64_t global_count = 0;  ///< examples of all ranks in this step
   std::int64_t step = 0;          ///< within the epoch
@@ -44,6 +45,8 @@ class Loader {
   /// that there are no more batches.
   std::optional<Batch> next();
   std::int64_t steps() const;
+  /// The images of any examples, augmented as in this epoch's batches: float32 [ids.size(), C, H, W].
+  at::Tensor images_of(std::span<const std::int64_t> ids) const;
 
   /// Input iteration over the batches that are left.
   class Iterator {

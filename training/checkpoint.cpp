@@ -29,9 +29,10 @@ namespace fs = std::filesystem;
 //   training/optimizer/NAME, training/learner/RANK/NAME, training/buffers/RANK/NAME     of the network
 //   training/proxy/model/NAME, training/proxy/optimizer/NAME, ...                       the same of the proxy
 //   training/selection/NAME
+//   training/dropout/NAME
 constexpr std::string_view kTraining = "training/", kProxy = "proxy/", kModel = "model/", kOptimizer = "optimizer/",
                            kLearner = "learner/", kBuffers = "buffers/", kSelection = "selection/",
-                           kSubset = "subset_ids";
+                           kSubset = "subset_ids", kDropout = "dropout/";
 constexpr std::string_view kStateKey = "sage.state";
 constexpr std::string_view kConfigKey = "sage.config";
 constexpr int kFormat = 2;
@@ -121,6 +122,7 @@ void append_training(std::vector<NamedTensor>& to, const TrainingState& state) {
     append(to, fmt::format("{}{}{}", kTraining, kProxy, kModel), state.proxy->model);
     append_learner(to, fmt::format("{}{}", kTraining, kProxy), *state.proxy);
   }
+  append(to, fmt::format("{}{}", kTraining, kDropout), state.dropout);
   if (state.selection) append(to, fmt::format("{}{}", kTraining, kSelection), state.selection->tensors);
 }
 
@@ -180,6 +182,10 @@ void put_into_state(TrainingState& state, std::string_view name, const at::Tenso
   }
   if (take(rest, kSelection) && state.selection) {
     state.selection->tensors.push_back({std::string(rest), tensor});
+    return;
+  }
+  if (take(rest, kDropout)) {
+    state.dropout.push_back({std::string(rest), tensor});
     return;
   }
   if (take(rest, kProxy)) {
@@ -292,12 +298,14 @@ void check_same_course(const TrainingState& state, const fs::path& path, const C
   compare("data.validation_fraction", there.data.validation_fraction, config.data.validation_fraction);
   compare("data.corrupt_labels", there.data.corrupt_labels, config.data.corrupt_labels);
   compare("data.corrupt_kind", there.data.corrupt_kind, config.data.corrupt_kind);
-  if (state.has_begun_selection()) {  // the rest has to be of the same kind
-    Config copy_there = there, copy_here = config;
-    const auto rows_there = config_keys(copy_there), rows_here = config_keys(copy_here);
-    for (std::size_t i = 0; i < rows_here.size(); ++i) {
-      if (!rows_here[i].name.starts_with("selection.")) continue;
-      compare(rows_here[i].name.c_str(), rows_there[i].get().dump(), rows_here[i].get().dump());
+  // What is begun has to be ended in the same way.
+  Config copy_there = there, copy_here = config;
+  const auto rows_there = config_keys(copy_there), rows_here = config_keys(copy_here);
+  for (std::size_t i = 0; i < rows_here.size(); ++i) {
+    const std::string& name = rows_here[i].name;
+    if ((state.has_begun_selection() && name.starts_with("selection.")) ||
+        (state.position.order_position > 0 && name.starts_with("dropout."))) {
+      compare(name.c_str(), rows_there[i].get().dump(), rows_here[i].get().dump());
     }
   }
   if (differences.empty()) return;

@@ -8,6 +8,7 @@
 #include "core/trace.h"
 #include "distributed/signals.h"
 #include "models/weights.h"
+#include "training/dropout/options.h"
 #include "training/evaluation.h"
 #include "training/experiment.h"
 #include "training/job.h"
@@ -22,8 +23,9 @@ namespace {
 
 std::filesystem::path default_run_folder(const Config& config) {
   const std::string method = config.selection.mode == "none" ? "full" : config.selection.method;
+  const std::string dropout = config.dropout.mode == "none" ? "" : "_" + config.dropout.mode;
   return std::filesystem::path("runs") /
-         fmt::format("{}_{}_{}_seed{}", config.data.name, config.model.name, method, config.seed);
+         fmt::format("{}_{}_{}{}_seed{}", config.data.name, config.model.name, method, dropout, config.seed);
 }
 
 /// The run folder that a checkpoint lies in (<run>/checkpoints/<file>), or its own folder.
@@ -129,6 +131,9 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
         "warm-up or set selection.no_warmup=true",
         config.selection.warmup_epochs);
   }
+  if (const std::string warning = dropout_warning(config.dropout, plan.epochs); !warning.empty()) {
+    log::warning("{}", warning);
+  }
   std::string place;  // where it goes on
   if (resume) {
     place = describe(resume->state, config.selection.proxy.steps);
@@ -220,10 +225,11 @@ int evaluate_command_main(Runtime& runtime, const std::string& checkpoint, const
   const EvaluationReport report = evaluate(*network, *experiment->test_images, experiment->dataset.test.labels, ids,
                                            256, *job.communicator, config.training.precision);
   if (!job.is_lead()) return 0;
-  fmt::print("checkpoint {} (epoch {})\ntest accuracy {:.2f} %  loss {:.4f}  examples {}\n", path.string(),
-             state.position.epoch, 100 * report.mean.accuracy, report.mean.loss, report.examples);
-  for (std::size_t c = 0; c < report.class_accuracy.size(); ++c) {
-    fmt::print("  {:<24} {:6.2f} %\n", experiment->dataset.class_names[c], 100 * report.class_accuracy[c]);
+  fmt::print("checkpoint {} (epoch {})\ntest accuracy {:.2f} %  loss {:.4f}  F1 macro {:.4f}  examples {}\n",
+             path.string(), state.position.epoch, 100 * report.mean.accuracy, report.mean.loss, report.mean.f1_macro,
+             report.examples);
+  for (std::size_t c = 0; c < report.mean.class_accuracy.size(); ++c) {
+    fmt::print("  {:<24} {:6.2f} %\n", experiment->dataset.class_names[c], 100 * report.mean.class_accuracy[c]);
   }
   return 0;
 }

@@ -1,8 +1,6 @@
 #include "training/learner.h"
 
-#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/argmax.h>
-#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/isfinite.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -31,12 +29,6 @@ std::vector<at::Tensor> buffers_of(const Module& network, bool floating_only) {
     if (!floating_only || buffer.tensor.is_floating_point()) buffers.push_back(buffer.tensor);
   }
   return buffers;
-}
-
-at::Tensor flattened(const std::vector<at::Tensor>& tensors) {
-  std::vector<at::Tensor> flat;
-  for (const auto& tensor : tensors) flat.push_back(tensor.reshape({-1}));
-  return at::cat(flat);
 }
 
 /// Watches a forward pass for the first layer that makes something that is not finite.
@@ -95,6 +87,7 @@ Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> netwo
       device_(experiment.device),
       precision_(to_precision(config_.precision, experiment.device)),
       network_(std::move(network)),
+      loss_(make_loss(config_, experiment.class_counts(), device_)),
       parameters_(network_->named_parameters()),
       optimizer_(make_optimizer(parameters_, config_)),
       data_parallel_(std::make_unique<DataParallel>(network_->parameters(), buffers_of(*network_, false), communicator,
@@ -110,34 +103,52 @@ Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> netwo
 
 Learner::~Learner() = default;
 
-void Learner::step(const Batch& batch, double learning_rate, const std::string& where) {
-  if (graph_) {
+void Learner::step(const Batch& batch, double learning_rate, const std::string& where, const Scored& scored) {
+  if (graph_ && !batch.weights.defined()) {
     const auto scope = timer_.measure("graph");
     graph_->run(batch.images, batch.labels, batch.global_count, learning_rate,
                 [&](const at::Tensor& images, const at::Tensor& labels, const at::Tensor& rate) {
-                  run_step(images, labels, batch.global_count, rate);
+                  run_step(images, labels, {}, batch.global_count, rate);
                 });
   } else {
-    run_step(batch.images, batch.labels, batch.global_count, learning_rate);
+    run_step(batch.images, batch.labels, batch.weights, batch.global_count, learning_rate, scored);
   }
   trace::count_step();
   note_outcome(batch, where);
 }
 
-at::Tensor Learner::logits_of(const at::Tensor& images) {
-  const Autocast autocast(precision_, device_);
+at::Tensor Learner::logits_of(const at::Tensor& images, Precision precision) {
+  const Autocast autocast(precision, device_);
   const at::Tensor logits = network_->forward(images);
   return at::isReducedFloatingType(logits.scalar_type()) ? logits.to(at::kFloat) : logits;
 }
 
-void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
-                       const LearningRate& rate) {
-  at::Tensor saved_buffers;
+at::Tensor Learner::loss_of(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& weights) {
+  at::Tensor loss;
+  if (keeps_losses_) {
+    const at::Tensor losses = loss_->of_examples(logits, labels);
+    const at::Tensor values = losses.detach();
+    example_losses_ = example_losses_.defined() ? at::cat({example_losses_, values}) : values;
+    loss = (weights.defined() ? losses * weights.to(losses.scalar_type()) : losses).sum();
+  } else {
+    loss = loss_->sum(logits, labels, weights);
+  }
+  const at::NoGradGuard no_gradients;
+  last_.narrow(0, 0, 2).add_(
+      at::stack({loss.detach().to(at::kDouble), logits.argmax(1).eq(labels).sum().to(at::kDouble)}));
+  last_.select(0, 2).add_(static_cast<double>(labels.size(0)));
+  return loss;
+}
+
+void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& weights,
+                       std::int64_t global_count, const LearningRate& rate, const Scored& scored) {
+  at::Tensor saved_buffers = scored.saved_buffers;
+  example_losses_ = at::Tensor();
   {
     const at::NoGradGuard no_gradients;
     data_parallel_->zero_gradients();
     last_.zero_();
-    if (!buffers_.empty()) saved_buffers = flattened(buffers_);
+    if (!saved_buffers.defined() && !buffers_.empty()) saved_buffers = flat_buffers();
   }
   data_parallel_->prepare_forward();
   // Gradients are averaged over the ranks: with this factor their average is the gradient of the global mean, however
@@ -149,13 +160,11 @@ void Learner::run_step(const at::Tensor& images, const at::Tensor& labels, std::
     at::Tensor loss;
     {
       const auto scope = timer_.measure("forward");
-      const at::Tensor target = labels.narrow(0, range.begin, range.size());
-      const at::Tensor logits = logits_of(images.narrow(0, range.begin, range.size()));
-      loss = at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
-      const at::NoGradGuard no_gradients;
-      last_.narrow(0, 0, 2).add_(
-          at::stack({loss.detach().to(at::kDouble), logits.argmax(1).eq(target).sum().to(at::kDouble)}));
-      last_.select(0, 2).add_(static_cast<double>(range.size()));
+      const at::Tensor logits = scored.recorded.defined()
+                                    ? scored.recorded
+                                    : logits_of(images.narrow(0, range.begin, range.size()), precision_);
+      loss = loss_of(logits, labels.narrow(0, range.begin, range.size()),
+                     weights.defined() ? weights.narrow(0, range.begin, range.size()) : weights);
     }
     const auto scope = timer_.measure("backward");
     if (part == parts - 1) data_parallel_->prepare_backward(loss);
@@ -184,10 +193,7 @@ void Learner::update(const LearningRate& rate, const at::Tensor& saved_buffers) 
     return;
   }
   totals_.add_(last_.masked_fill(skipped, 0.0));
-  if (buffers_.empty()) return;
-  std::vector<std::int64_t> sizes;
-  for (const auto& buffer : buffers_) sizes.push_back(buffer.numel());
-  at::_foreach_copy_(buffers_, at::where(skipped, saved_buffers, flattened(buffers_)).split_with_sizes(sizes));
+  if (!buffers_.empty()) set_buffers(at::where(skipped, saved_buffers, flat_buffers()));
 }
 
 void Learner::note_outcome(const Batch& batch, const std::string& where) {
@@ -248,17 +254,14 @@ Learner::Finding Learner::find_first_bad(const Batch& batch) {
     NonFiniteObserver observer;
     for (const auto& [name, layer] : layers) layer->set_observer(&observer);
     const Range range = balanced_range(batch.images.size(0), part, parts);
-    const at::Tensor logits = logits_of(batch.images.narrow(0, range.begin, range.size()));
+    const at::Tensor logits = logits_of(batch.images.narrow(0, range.begin, range.size()), precision_);
     for (const auto& [name, layer] : layers) layer->set_observer(nullptr);
     at::Tensor bad_rows = observer.bad_rows_;
     std::int64_t position = observer.found_at_;
     std::string what;
     if (observer.found_ == nullptr) {
-      bad_rows = at::cross_entropy_loss(logits, batch.labels.narrow(0, range.begin, range.size()), {},
-                                        at::Reduction::None, -100, config_.label_smoothing)
-                     .isfinite()
-                     .logical_not()
-                     .cpu();
+      bad_rows =
+          loss_->of_examples(logits, batch.labels.narrow(0, range.begin, range.size())).isfinite().logical_not().cpu();
       if (!bad_rows.any().item<bool>()) continue;
       position = observer.position_ + 1;
       what = "the loss";

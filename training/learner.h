@@ -13,6 +13,7 @@
 #include "training/autocast.h"
 #include "training/experiment.h"
 #include "training/loss_scaler.h"
+#include "training/losses.h"
 #include "training/optimizer.h"
 #include "training/resources.h"
 #include "training/step_graph.h"
@@ -28,6 +29,19 @@ struct EpochTotals {
 /// Throws ConfigError for a precision or a CUDA graph that this device or number of ranks does not allow.
 void check_training_step(const TrainingConfig& config, at::Device device, int ranks);
 
+/// How a batch is looked at before a part of it is trained on.
+struct Scoring {
+  Precision precision = Precision::float32;
+  bool in_train_mode = false;  ///< with batch statistics, which move the running ones; else as in evaluation
+  bool record = false;         ///< for autograd, so that a step on the whole batch can go on from here
+};
+
+struct Scored {
+  at::Tensor logits;         ///< float32 or float64 [B, C], without a graph
+  at::Tensor recorded;       ///< the same with the graph; undefined where none was recorded
+  at::Tensor saved_buffers;  ///< what the pass has moved, as it was before; undefined where it moved nothing
+};
+
 class Learner {
  public:
   /// ALL ranks. Starts from the same weights everywhere. Throws as check_training_step does.
@@ -42,7 +56,20 @@ class Learner {
   /// fallen below 1: until then the scaler looks for its place.
   ///
   /// On a GPU nothing here waits for the step: whether it was skipped is looked at two steps later, or in settle().
-  void step(const Batch& batch, double learning_rate, const std::string& where);
+  ///
+  /// `batch.global_count` is what the ranks' batches hold together; batch.weights scale the examples' losses. `scored`:
+  /// of score() on these images. Where it was recorded, the step makes no forward pass of its own.
+  void step(const Batch& batch, double learning_rate, const std::string& where, const Scored& scored = {});
+
+  /// ALL ranks: what the network says of this rank's part of `batch` (perhaps none), before a step on some of it.
+  /// Recording asks for training mode and training.accumulate = 1.
+  Scored score(const Batch& batch, const Scoring& how);
+  /// Takes back what the scoring pass did to the running statistics.
+  void undo(const Scored& scored);
+  /// Whether each step keeps the losses of its examples.
+  void keep_example_losses(bool on) { keeps_losses_ = on; }
+  /// [B] of this rank's part of the last step, without weights; undefined unless they are kept.
+  const at::Tensor& example_losses() const { return example_losses_; }
 
   /// ALL ranks, before the network is evaluated, asked for gradients or saved, and before state(): looks at the steps
   /// that were not looked at yet (and throws as step() does), and gives all ranks the same running statistics.
@@ -71,9 +98,13 @@ class Learner {
   struct Pending;
   struct Finding;
 
-  void run_step(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count,
-                const LearningRate& rate);
-  at::Tensor logits_of(const at::Tensor& images);
+  void run_step(const at::Tensor& images, const at::Tensor& labels, const at::Tensor& weights,
+                std::int64_t global_count, const LearningRate& rate, const Scored& scored = {});
+  /// The loss of a pass, summed over its examples, which are noted in the totals of the step.
+  at::Tensor loss_of(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& weights);
+  at::Tensor logits_of(const at::Tensor& images, Precision precision);
+  at::Tensor flat_buffers() const;
+  void set_buffers(const at::Tensor& values);
   void update(const LearningRate& rate, const at::Tensor& saved_buffers);
   void note_outcome(const Batch& batch, const std::string& where);
   void look_at_oldest();
@@ -87,6 +118,7 @@ class Learner {
   at::Device device_;
   Precision precision_;
   std::shared_ptr<Classifier> network_;
+  std::unique_ptr<Loss> loss_;
   std::vector<NamedTensor> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DataParallel> data_parallel_;
@@ -97,6 +129,8 @@ class Learner {
   // On the device, so that no step waits for it. float64 [3], of this rank: summed loss, right predictions, examples;
   // since the last take_totals(), and of the last step alone.
   at::Tensor totals_, last_;
+  bool keeps_losses_ = false;
+  at::Tensor example_losses_;
 
   std::deque<std::unique_ptr<Pending>> pending_;  // steps whose outcome was not looked at
   std::int64_t skipped_ = 0, skipped_in_a_row_ = 0;

@@ -1,6 +1,7 @@
 #include "training/trainer.h"
 
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 #include "core/error.h"
@@ -36,7 +37,7 @@ Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std:
       job_(job),
       folder_(folder),
       steps_of_epoch_(planned_steps(experiment)),
-      schedule_(config_.training, steps_of_epoch_),
+      schedule_(with_scaled_rate(config_.training, job.communicator->size()), steps_of_epoch_),
       interruptions_(job.runtime, config_, std::move(stop)),
       selection_(experiment, job, &interruptions_),
       subset_(experiment.candidates) {
@@ -47,6 +48,7 @@ Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std:
     if (folder_ == nullptr) return;
     metrics_ = resumes ? Metrics::resume(folder_->path(), position_.epoch, selection_round_) : Metrics(folder_->path());
     for (const auto& [what, version] : all_versions()) metrics_->set_version(what, version);
+    metrics_->set_class_names(experiment_.dataset.class_names);
     metrics_->set_summary("corrupted_labels", static_cast<double>(experiment_.corrupted.size()));
     if (config_.output.tensorboard) {
       const auto resumed_at = resumes ? std::optional(position_.epoch + 1) : std::nullopt;
@@ -65,6 +67,8 @@ void Trainer::start_learner(std::uint64_t seed) {
   learner_ =
       std::make_unique<Learner>(experiment_, make_network(experiment_, config_.model.name, seed, *job_.statistics),
                                 *job_.communicator, job_.timer);
+  dropout_.reset();
+  if (config_.dropout.mode != "none") dropout_.emplace(experiment_, *job_.communicator, job_.timer, epochs());
 }
 
 int Trainer::run() {
@@ -142,6 +146,7 @@ void Trainer::train() {
                .activity = "training",
                .title = fmt::format("epoch {}/{}", position_.epoch + 1, epochs()),
                .interruptions = &interruptions_,
+               .dropout = dropout_ ? &*dropout_ : nullptr,
                .save = [this] { save_checkpoint(); }},
               position_);
 }
@@ -161,7 +166,17 @@ void Trainer::evaluate_and_record() {
   record.examples_seen = position_.examples + selection_.examples_seen();
   record.learning_rate = schedule_.at(position_.step - 1);
   const EpochTotals totals = learner_->take_totals();
-  record.train = {totals.loss, totals.accuracy};
+  if (totals.examples > 0) {
+    record.train = {totals.loss, totals.accuracy};
+  } else {  // dropout kept nothing
+    record.train = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
+  }
+  record.effective_epochs =
+      static_cast<double>(record.examples_seen) / static_cast<double>(experiment_.candidates.size());
+  if (dropout_) {
+    record.dropout = dropout_->end_epoch(position_.epoch);
+    record.dropout->training_seconds = training_seconds - job_.timer.seconds("selection");
+  }
   const bool is_last = record.epoch == epochs();
   if (is_last || record.epoch % config_.training.evaluate_interval == 0) {
     const auto scope = job_.timer.measure_with_memory("evaluation");
@@ -221,6 +236,10 @@ void Trainer::log_epoch(const EpochRecord& record, double examples_per_second) c
                                  steps_of_epoch_.size(), record.train.loss, 100 * record.train.accuracy);
   if (record.validation) text += fmt::format("  validation {:.2f} %", 100 * record.validation->accuracy);
   if (record.test) text += fmt::format("  test {:.2f} %", 100 * record.test->accuracy);
+  if (record.dropout) {
+    text += fmt::format("  kept {:.1f} %", 100 * static_cast<double>(record.dropout->kept) /
+                                               std::max(1.0, static_cast<double>(record.dropout->offered)));
+  }
   log::info("{}  lr {:.4g}  {} examples/s  {} left", text, record.learning_rate, format_count(examples_per_second),
             format_duration(left * seconds_per_step));
 }
@@ -231,11 +250,30 @@ void Trainer::write_events(const EpochRecord& record) {
   train_events_->scalar("accuracy", record.train.accuracy, record.epoch);
   train_events_->scalar("learning_rate", record.learning_rate, record.epoch);
   train_events_->scalar("examples_seen", static_cast<double>(record.examples_seen), record.epoch);
+  train_events_->scalar("effective_epochs", record.effective_epochs, record.epoch);
+  if (record.dropout) write_dropout_events(*record.dropout, record.epoch);
   train_events_->flush();
   if (const auto& judged = record.validation ? record.validation : record.test) {
     validation_events_->scalar("loss", judged->loss, record.epoch);
     validation_events_->scalar("accuracy", judged->accuracy, record.epoch);
+    validation_events_->scalar("f1_macro", judged->f1_macro, record.epoch);
     validation_events_->flush();
+  }
+}
+
+void Trainer::write_dropout_events(const DropoutRecord& record, std::int64_t epoch) {
+  const auto part = [](std::int64_t of, std::int64_t all) {
+    return static_cast<double>(of) / std::max(1.0, static_cast<double>(all));
+  };
+  train_events_->scalar("dropout/kept", part(record.kept, record.offered), epoch);
+  for (std::size_t c = 0; c < experiment_.dataset.class_names.size(); ++c) {
+    const std::string& name = experiment_.dataset.class_names[c];
+    if (!record.kept_of_class.empty()) {
+      train_events_->scalar("dropout_kept/" + name, part(record.kept_of_class[c], record.offered_of_class[c]), epoch);
+    }
+    if (record.difficulty.empty()) continue;
+    train_events_->scalar("dropout_difficulty/" + name, record.difficulty[c], epoch);
+    train_events_->scalar("dropout_proportion/" + name, record.proportion[c], epoch);
   }
 }
 
@@ -257,6 +295,7 @@ TrainingState Trainer::state(HostCopies& copies, bool whole) {
   if (whole) {
     state.learner = take_state(*learner_, experiment_, job_, copies);
     selection_.add_to(state, copies);
+    if (dropout_ && job_.is_lead()) state.dropout = dropout_->state();
   } else if (job_.is_lead()) {
     state.learner.model = copies.copy(named_state(learner_->network()));
   }
@@ -290,6 +329,10 @@ void Trainer::save(What what) {
 
 void Trainer::restore(TrainingState from) {
   restore_state(*learner_, from.learner, job_);
+  job_.communicator->all_or_none([&] {
+    // A run may take dropout up, or leave it, between two epochs.
+    if (dropout_ && !from.dropout.empty()) dropout_->load_state(from.dropout);
+  });
   position_ = from.position;
   first_step_ = from.position.step;
   selection_round_ = from.selection_round;

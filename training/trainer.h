@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "training/checkpoint_writer.h"
+#include "training/dropout/dropout.h"
 #include "training/experiment.h"
 #include "training/interruptions.h"
 #include "training/job.h"
@@ -48,6 +49,7 @@ class Trainer {
   TrainingState state(HostCopies& copies, bool whole);
   std::vector<RankUse> gather_use();
   void write_events(const EpochRecord& record);
+  void write_dropout_events(const DropoutRecord& record, std::int64_t epoch);
   void log_epoch(const EpochRecord& record, double examples_per_second) const;
   void end();
   void log_end() const;
@@ -64,7 +66,8 @@ class Trainer {
   Interruptions interruptions_;
   SubsetSelection selection_;
   std::unique_ptr<Learner> learner_;
-  std::optional<Metrics> metrics_;  // rank 0
+  std::optional<ProgressiveDropout> dropout_;  // where dropout.mode asks for it
+  std::optional<Metrics> metrics_;             // rank 0
   std::unique_ptr<EventWriter> train_events_, validation_events_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::vector<std::int64_t> subset_;  // what is trained on, ascending

@@ -108,8 +108,9 @@ class Resume : public ::testing::Test {
   /// JSON but for what is measured: seconds, memory, and how much was sent and by which versions.
   static json without_measures(json value) {
     if (value.is_object()) {
-      for (const char* key : {"seconds", "phase_seconds", "total_seconds", "selection_seconds", "host_peak_bytes",
-                              "device_peak_bytes", "phases", "bytes_sent", "versions"}) {
+      for (const char* key :
+           {"seconds", "phase_seconds", "total_seconds", "selection_seconds", "host_peak_bytes", "device_peak_bytes",
+            "phases", "bytes_sent", "versions", "training_seconds", "scoring_seconds", "wall_clock_gain"}) {
         value.erase(key);
       }
     }
@@ -124,6 +125,7 @@ class Resume : public ::testing::Test {
     const TrainingState x = find_resume_point(a).state, y = find_resume_point(b).state;
     expect_equal(x.learner.model, y.learner.model);
     expect_equal(x.learner.optimizer, y.learner.optimizer);
+    expect_equal(x.dropout, y.dropout);
     EXPECT_EQ(x.subset_ids, y.subset_ids);
     EXPECT_EQ(x.position, y.position);
     EXPECT_EQ(x.proxy_position, y.proxy_position);
@@ -209,6 +211,18 @@ TEST_F(Resume, StopsLeaveNoTraceWithStatisticsOfEachRank) {
   expect_stops_to_leave_no_trace({"training.sync_batch_norm=false", "selection.method=random", "training.steps=23",
                                   "selection.no_warmup=true", "output.save_minutes=1e-9"},
                                  3);
+}
+
+TEST_F(Resume, StopsLeaveNoTraceWithDropoutOnASubset) {
+  expect_stops_to_leave_no_trace(
+      {"dropout.mode=apd", "dropout.accumulate_kept=true", "dropout.threshold=0.6", "selection.warmup_epochs=2",
+       "selection.mode=single", "selection.fraction=0.6", "training.epochs=6", "training.loss=class_balanced_focal"},
+      4);
+}
+
+TEST_F(Resume, StopsLeaveNoTraceWithPrunedEpochs) {
+  expect_stops_to_leave_no_trace(
+      {"dropout.mode=infobatch", "selection.mode=none", "dropout.anneal=0.2", "training.epochs=7"}, 5);
 }
 
 TEST_F(Resume, ACheckpointInTheMiddleOfAnEpochIsAsGoodAsAStop) {
