@@ -279,7 +279,7 @@ void add_dropout(Table& t, DropoutConfig& c) {
   t.choice("dropout.mode", c.mode, {"none", "dbpd", "smrd", "srd", "psmrd", "apd", "infobatch"},
            "progressive data dropout: which examples of each batch are trained on");
   t.integer("dropout.start_revision", c.start_revision, {-1, 1e6}, "epoch",
-            "epoch (from 0) from which on everything is trained on; -1: the last one");
+            "epoch (from 0) from which on everything is trained on; -1: the last one (infobatch: by dropout.anneal)");
   t.number("dropout.threshold", c.threshold, {.low = 0, .high = 1, .below_high = true}, "",
            "an example is hard where the probability of its class is below this; 0: where it is misclassified");
   t.choice("dropout.hard_rule", c.hard_rule, {"auto", "true_class", "either"},
@@ -295,7 +295,8 @@ void add_dropout(Table& t, DropoutConfig& c) {
   t.number("dropout.ema_alpha", c.ema_alpha, {.low = 0, .high = 1, .above_low = true}, "",
            "apd: weight of an epoch's measured difficulty");
   t.number("dropout.epsilon", c.epsilon, above(0), "", "apd: added to the difficulty of a class");
-  t.flag("dropout.accumulate_kept", c.accumulate_kept, "gather what several batches keep into full training batches");
+  t.flag("dropout.accumulate_kept", c.accumulate_kept,
+         "gather what several batches keep into full training batches, which are dealt out evenly");
   t.choice("dropout.balance", c.balance, {"weight", "redistribute"},
            "ranks that keep different numbers: weigh their losses, or give each as many examples");
   t.number("dropout.prune", c.prune, {.low = 0, .high = 1, .below_high = true}, "",

@@ -34,6 +34,11 @@ class Loader::Impl {
 
   std::int64_t steps() const { return plan_.steps(); }
 
+  at::Tensor images_of(std::span<const std::int64_t> ids, bool parallel) const {
+    const Augmentation augmentation{augment_, plan_.seed(), plan_.epoch()};
+    return store_.finish(ids, store_.stage(ids, &augmentation, parallel), parallel);
+  }
+
   std::optional<Batch> next() {
     if (delivered_ == plan_.steps()) return std::nullopt;
     if (threads_.empty()) {
@@ -173,5 +178,6 @@ Loader& Loader::operator=(Loader&&) noexcept = default;
 Loader::~Loader() = default;
 std::optional<Batch> Loader::next() { return impl_->next(); }
 std::int64_t Loader::steps() const { return impl_->steps(); }
+at::Tensor Loader::images_of(std::span<const std::int64_t> ids) const { return impl_->images_of(ids, true); }
 
 }  // namespace sage

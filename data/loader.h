@@ -50,6 +50,8 @@ class Loader {
   /// that there are no more batches.
   std::optional<Batch> next();
   std::int64_t steps() const;
+  /// The images of any examples, augmented as in this epoch's batches: float32 [ids.size(), C, H, W].
+  at::Tensor images_of(std::span<const std::int64_t> ids) const;
 
   /// Input iteration over the batches that are left.
   class Iterator {

@@ -29,11 +29,12 @@ namespace fs = std::filesystem;
 //   training/optimizer/NAME, training/learner/RANK/NAME, training/buffers/RANK/NAME     of the network
 //   training/proxy/model/NAME, training/proxy/optimizer/NAME, ...                       the same of the proxy
 //   training/subset_weights
-//   training/selection/NAME, training/crest/NAME
+//   training/selection/NAME, training/crest/NAME, training/dropout/NAME
 //   training/memory/NAME
 constexpr std::string_view kTraining = "training/", kProxy = "proxy/", kModel = "model/", kOptimizer = "optimizer/",
                            kLearner = "learner/", kBuffers = "buffers/", kSelection = "selection/", kCrest = "crest/",
-                           kMemory = "memory/", kSubset = "subset_ids", kWeights = "subset_weights";
+                           kDropout = "dropout/", kMemory = "memory/", kSubset = "subset_ids",
+                           kWeights = "subset_weights";
 constexpr std::string_view kStateKey = "sage.state";
 constexpr std::string_view kConfigKey = "sage.config";
 constexpr int kFormat = 2;
@@ -125,6 +126,7 @@ void append_training(std::vector<NamedTensor>& to, const TrainingState& state) {
     append(to, fmt::format("{}{}{}", kTraining, kProxy, kModel), state.proxy->model);
     append_learner(to, fmt::format("{}{}", kTraining, kProxy), *state.proxy);
   }
+  append(to, fmt::format("{}{}", kTraining, kDropout), state.dropout);
   if (state.selection) append(to, fmt::format("{}{}", kTraining, kSelection), state.selection->tensors);
   if (state.crest) append(to, fmt::format("{}{}", kTraining, kCrest), state.crest->tensors);
   append(to, fmt::format("{}{}", kTraining, kMemory), state.memory);
@@ -213,6 +215,10 @@ void put_into_state(TrainingState& state, std::string_view name, const at::Tenso
   }
   if (take(rest, kCrest) && state.crest) {
     state.crest->tensors.push_back({std::string(rest), tensor});
+    return;
+  }
+  if (take(rest, kDropout)) {
+    state.dropout.push_back({std::string(rest), tensor});
     return;
   }
   if (take(rest, kProxy)) {
@@ -341,12 +347,14 @@ void check_same_course(const TrainingState& state, const fs::path& path, const C
     compare("selection.method", fmt::format("{} (selection.mode {})", there.selection.method, there.selection.mode),
             fmt::format("{} (selection.mode {})", config.selection.method, config.selection.mode));
   }
-  if (state.has_begun_selection() || state.crest) {  // the rest has to be of the same kind
-    Config copy_there = there, copy_here = config;
-    const auto rows_there = config_keys(copy_there), rows_here = config_keys(copy_here);
-    for (std::size_t i = 0; i < rows_here.size(); ++i) {
-      if (!rows_here[i].name.starts_with("selection.")) continue;
-      compare(rows_here[i].name.c_str(), rows_there[i].get().dump(), rows_here[i].get().dump());
+  // What is begun has to be ended in the same way.
+  Config copy_there = there, copy_here = config;
+  const auto rows_there = config_keys(copy_there), rows_here = config_keys(copy_here);
+  for (std::size_t i = 0; i < rows_here.size(); ++i) {
+    const std::string& name = rows_here[i].name;
+    if (((state.has_begun_selection() || state.crest) && name.starts_with("selection.")) ||
+        (state.position.order_position > 0 && name.starts_with("dropout."))) {
+      compare(name.c_str(), rows_there[i].get().dump(), rows_here[i].get().dump());
     }
   }
   if (differences.empty()) return;

@@ -66,6 +66,7 @@ struct TrainingState {
   std::optional<std::vector<std::int64_t>> subset_ids;  ///< examples being trained on; none: all
   std::vector<float> subset_weights;                    ///< of subset_ids; empty: all 1
   std::vector<NamedTensor> memory;                      ///< what selection remembers of training and of its networks
+  std::vector<NamedTensor> dropout;                     ///< ProgressiveDropout::state(); empty: there is none
 
   /// In the middle of a selection or of the training of its proxy.
   bool has_begun_selection() const;
@@ -91,7 +92,8 @@ void check_checkpoint_fits(const TrainingState& state, const std::filesystem::pa
 
 /// Throws CheckpointError naming every difference in what decides which examples are trained on, and in which order:
 /// the seed, the global batch, the keys of data.* that split or change the labels, and, where a selection was stopped
-/// half-way or crest selects, selection.*. For resuming; anything else (rates, lengths, output) may change.
+/// half-way or crest selects, selection.*, and in the middle of an epoch dropout.*. For resuming; anything else (rates,
+/// lengths, output) may change.
 void check_same_course(const TrainingState& state, const std::filesystem::path& path, const Config& config,
                        std::int64_t global_batch);
 

@@ -10,6 +10,7 @@
 #include "models/registry.h"
 #include "models/weights.h"
 #include "training/data_changes.h"
+#include "training/dropout/options.h"
 #include "training/evaluation.h"
 #include "training/experiment.h"
 #include "training/job.h"
@@ -24,8 +25,9 @@ namespace {
 
 std::filesystem::path default_run_folder(const Config& config) {
   const std::string method = config.selection.mode == "none" ? "full" : config.selection.method;
+  const std::string dropout = config.dropout.mode == "none" ? "" : "_" + config.dropout.mode;
   return std::filesystem::path("runs") /
-         fmt::format("{}_{}_{}_seed{}", config.data.name, config.model.name, method, config.seed);
+         fmt::format("{}_{}_{}{}_seed{}", config.data.name, config.model.name, method, dropout, config.seed);
 }
 
 /// The run folder that a checkpoint lies in (<run>/checkpoints/<file>), or its own folder.
@@ -162,6 +164,9 @@ int train_command_main(Runtime& runtime, const ConfigSource& source, const Train
         "the run is one short epoch of {} steps, which crest trains on all data: give it more (training.epochs is {})",
         plan.crest->steps_per_epoch, config.training.epochs);
   }
+  if (const std::string warning = dropout_warning(config.dropout, plan.epochs); !warning.empty()) {
+    log::warning("{}", warning);
+  }
   std::string place;  // where it goes on
   if (resume) {
     place = describe(resume->state, config.selection.proxy.steps);
@@ -265,10 +270,11 @@ int evaluate_command_main(Runtime& runtime, const std::string& checkpoint, const
   const EvaluationReport report = evaluate(*network, *experiment->test_images, experiment->dataset.test.labels, ids,
                                            256, *job.communicator, config.training.precision);
   if (!job.is_lead()) return 0;
-  fmt::print("checkpoint {} (epoch {})\ntest accuracy {:.2f} %  loss {:.4f}  examples {}\n", path.string(),
-             state.position.epoch, 100 * report.mean.accuracy, report.mean.loss, report.examples);
-  for (std::size_t c = 0; c < report.class_accuracy.size(); ++c) {
-    fmt::print("  {:<24} {:6.2f} %\n", experiment->dataset.class_names[c], 100 * report.class_accuracy[c]);
+  fmt::print("checkpoint {} (epoch {})\ntest accuracy {:.2f} %  loss {:.4f}  F1 macro {:.4f}  examples {}\n",
+             path.string(), state.position.epoch, 100 * report.mean.accuracy, report.mean.loss, report.mean.f1_macro,
+             report.examples);
+  for (std::size_t c = 0; c < report.mean.class_accuracy.size(); ++c) {
+    fmt::print("  {:<24} {:6.2f} %\n", experiment->dataset.class_names[c], 100 * report.mean.class_accuracy[c]);
   }
   return 0;
 }

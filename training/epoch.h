@@ -7,6 +7,7 @@
 
 #include "data/loader.h"
 #include "training/checkpoint.h"
+#include "training/dropout/dropout.h"
 #include "training/experiment.h"
 #include "training/forgetting.h"
 #include "training/interruptions.h"
@@ -38,6 +39,7 @@ struct EpochWork {
   std::string title;                       ///< for progress and messages: "epoch 3/30"
   Interruptions* interruptions = nullptr;  ///< null: nothing comes between
   ForgettingHistory* history = nullptr;    ///< where predictions are noted; the learner watches them then
+  ProgressiveDropout* dropout = nullptr;   ///< null: all of each batch is trained on
   std::function<void()> save = {};         ///< ALL ranks: writes a checkpoint; called between two steps
   BatchSource* source = nullptr;           ///< gives the batches, of which each stands for a whole one; null: `ids` do
 };
@@ -50,7 +52,9 @@ Loader make_loader(const Experiment& experiment, const Communicator& communicato
 at::Tensor weights_of(std::span<const std::int64_t> ids, std::span<const float> weights, const Batch& batch);
 
 /// ALL ranks. Makes the steps of epoch `position.epoch` that are left, and moves `position` on with each; the caller
-/// begins the next epoch. Throws RunStopped between two steps, CommunicationError where the ranks' parameters differ.
+/// begins the next epoch. Where dropout makes an epoch of fewer steps, the position moves on by `work.steps` all the
+/// same: the learning rate of an epoch does not depend on how long the earlier ones were. Throws RunStopped between two
+/// steps, CommunicationError where the ranks' parameters differ.
 void train_epoch(const Experiment& experiment, Job& job, const EpochWork& work, TrainingPosition& position);
 
 }  // namespace sage

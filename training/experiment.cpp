@@ -144,6 +144,12 @@ void find_unreadable_images(Split& split, Communicator& communicator) {
 
 }  // namespace
 
+std::vector<std::int64_t> Experiment::class_counts() const {
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(dataset.class_count), 0);
+  for (const std::int64_t id : candidates) ++counts.at(static_cast<std::size_t>(labels[static_cast<std::size_t>(id)]));
+  return counts;
+}
+
 std::unique_ptr<Experiment> prepare_experiment(const Config& config, at::Device device, Communicator& communicator) {
   if (config.training.cuda_graph && to_augment_options(config.data.augment).mix.any()) {
     throw ConfigError(

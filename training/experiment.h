@@ -26,6 +26,8 @@ struct Experiment {
   at::Device device = at::kCPU;
   std::unique_ptr<ImageStore> train_images, test_images;
 
+  /// Examples of each class that may be trained on.
+  std::vector<std::int64_t> class_counts() const;
   /// Optimizer steps that one epoch over `examples` examples takes.
   std::int64_t steps_of(std::int64_t examples) const { return (examples + global_batch - 1) / global_batch; }
 };

@@ -1,8 +1,6 @@
 #include "training/learner.h"
 
-#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/argmax.h>
-#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/isfinite.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -31,12 +29,6 @@ std::vector<at::Tensor> buffers_of(const Module& network, bool floating_only) {
     if (!floating_only || buffer.tensor.is_floating_point()) buffers.push_back(buffer.tensor);
   }
   return buffers;
-}
-
-at::Tensor flattened(const std::vector<at::Tensor>& tensors) {
-  std::vector<at::Tensor> flat;
-  for (const auto& tensor : tensors) flat.push_back(tensor.reshape({-1}));
-  return at::cat(flat);
 }
 
 /// A part of a tensor that may be undefined.
@@ -100,6 +92,7 @@ Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> netwo
       device_(experiment.device),
       precision_(to_precision(config_.precision, experiment.device)),
       network_(std::move(network)),
+      loss_(make_loss(config_, experiment.class_counts(), device_)),
       parameters_(network_->named_parameters()),
       optimizer_(make_optimizer(parameters_, config_)),
       data_parallel_(std::make_unique<DataParallel>(network_->parameters(), buffers_of(*network_, false), communicator,
@@ -116,8 +109,8 @@ Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> netwo
 
 Learner::~Learner() = default;
 
-void Learner::step(const Batch& batch, double learning_rate, const std::string& where) {
-  noise_ = noise_of(batch.ids, steps_);
+void Learner::step(const Batch& batch, double learning_rate, const std::string& where, const Scored& scored) {
+  if (!scored.recorded.defined()) noise_ = noise_of(batch.ids, steps_);
   // A recording knows no weights: weighted steps are launched anew.
   if (graph_ && !batch.weights.defined()) {
     const auto scope = timer_.measure("graph");
@@ -130,7 +123,7 @@ void Learner::step(const Batch& batch, double learning_rate, const std::string& 
                   run_step(recorded, rate);
                 });
   } else {
-    run_step(batch, learning_rate);
+    run_step(batch, learning_rate, scored);
   }
   trace::count_step();
   ++steps_;
@@ -149,35 +142,45 @@ at::Tensor Learner::noise_of(std::span<const std::int64_t> ids, std::int64_t ste
   return noise_room_.narrow(0, 0, count).copy_(drawn, /*non_blocking=*/true);
 }
 
-at::Tensor Learner::logits_of(const at::Tensor& images, const at::Tensor& noise) {
-  const Autocast autocast(precision_, device_);
+at::Tensor Learner::logits_of(const at::Tensor& images, const at::Tensor& noise, Precision precision) {
+  const Autocast autocast(precision, device_);
   const at::Tensor logits = network_->forward(images, noise);
   return at::isReducedFloatingType(logits.scalar_type()) ? logits.to(at::kFloat) : logits;
 }
 
-at::Tensor Learner::loss_of(const at::Tensor& logits, const Batch& batch, const Range& range) const {
-  const auto sum = [&](const at::Tensor& labels) {
-    const at::Tensor target = labels.narrow(0, range.begin, range.size());
-    if (!batch.weights.defined()) {
-      return at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum, -100, config_.label_smoothing);
-    }
-    return at::cross_entropy_loss(logits, target, {}, at::Reduction::None, -100, config_.label_smoothing)
-        .mul(batch.weights.narrow(0, range.begin, range.size()))
-        .sum();
-  };
-  const at::Tensor loss = sum(batch.labels);
-  if (!batch.other_labels.defined()) return loss;
-  return loss * batch.own_part + sum(batch.other_labels) * (1.0 - batch.own_part);
+at::Tensor Learner::loss_of(const at::Tensor& logits, const Batch& batch, const Range& range) {
+  const at::Tensor labels = rows_of(batch.labels, range), weights = rows_of(batch.weights, range);
+  const at::Tensor other_labels = rows_of(batch.other_labels, range);
+  at::Tensor loss;
+  if (keeps_losses_) {
+    const at::Tensor losses = loss_->of_examples(logits, labels);
+    const at::Tensor values = losses.detach();
+    example_losses_ = example_losses_.defined() ? at::cat({example_losses_, values}) : values;
+    loss = (weights.defined() ? losses * weights.to(losses.scalar_type()) : losses).sum();
+  } else {
+    loss = loss_->sum(logits, labels, weights);
+  }
+  if (other_labels.defined()) {
+    loss = loss * batch.own_part + loss_->sum(logits, other_labels, weights) * (1.0 - batch.own_part);
+  }
+  const at::NoGradGuard no_gradients;
+  const at::Tensor& counted = other_labels.defined() && batch.own_part < 0.5 ? other_labels : labels;
+  const at::Tensor right = logits.argmax(1).eq(counted);
+  if (watches_predictions_) right_.push_back(right);
+  last_.narrow(0, 0, 2).add_(at::stack({loss.detach().to(at::kDouble), right.sum().to(at::kDouble)}));
+  last_.select(0, 2).add_(static_cast<double>(range.size()));
+  return loss;
 }
 
-void Learner::run_step(const Batch& batch, const LearningRate& rate) {
-  at::Tensor saved_buffers;
+void Learner::run_step(const Batch& batch, const LearningRate& rate, const Scored& scored) {
+  at::Tensor saved_buffers = scored.saved_buffers;
+  example_losses_ = at::Tensor();
   right_.clear();
   {
     const at::NoGradGuard no_gradients;
     data_parallel_->zero_gradients();
     last_.zero_();
-    if (!buffers_.empty()) saved_buffers = flattened(buffers_);
+    if (!saved_buffers.defined() && !buffers_.empty()) saved_buffers = flat_buffers();
   }
   data_parallel_->prepare_forward();
   // Gradients are averaged over the ranks: with this factor their average is the gradient of the global mean, however
@@ -189,15 +192,10 @@ void Learner::run_step(const Batch& batch, const LearningRate& rate) {
     at::Tensor loss;
     {
       const auto scope = timer_.measure("forward");
-      const at::Tensor logits = logits_of(batch.images.narrow(0, range.begin, range.size()), rows_of(noise_, range));
+      const at::Tensor logits = scored.recorded.defined()
+                                    ? scored.recorded
+                                    : logits_of(rows_of(batch.images, range), rows_of(noise_, range), precision_);
       loss = loss_of(logits, batch, range);
-      const at::NoGradGuard no_gradients;
-      const bool other_counts = batch.other_labels.defined() && batch.own_part < 0.5;
-      const at::Tensor counted = (other_counts ? batch.other_labels : batch.labels).narrow(0, range.begin, range.size());
-      const at::Tensor right = logits.argmax(1).eq(counted);
-      if (watches_predictions_) right_.push_back(right);
-      last_.narrow(0, 0, 2).add_(at::stack({loss.detach().to(at::kDouble), right.sum().to(at::kDouble)}));
-      last_.select(0, 2).add_(static_cast<double>(range.size()));
     }
     const auto scope = timer_.measure("backward");
     if (part == parts - 1) data_parallel_->prepare_backward(loss);
@@ -226,10 +224,7 @@ void Learner::update(const LearningRate& rate, const at::Tensor& saved_buffers) 
     return;
   }
   totals_.add_(last_.masked_fill(skipped, 0.0));
-  if (buffers_.empty()) return;
-  std::vector<std::int64_t> sizes;
-  for (const auto& buffer : buffers_) sizes.push_back(buffer.numel());
-  at::_foreach_copy_(buffers_, at::where(skipped, saved_buffers, flattened(buffers_)).split_with_sizes(sizes));
+  if (!buffers_.empty()) set_buffers(at::where(skipped, saved_buffers, flat_buffers()));
 }
 
 void Learner::note_outcome(const Batch& batch, const std::string& where) {
@@ -292,17 +287,14 @@ Learner::Finding Learner::find_first_bad(const Batch& batch) {
     NonFiniteObserver observer;
     for (const auto& [name, layer] : layers) layer->set_observer(&observer);
     const Range range = balanced_range(batch.images.size(0), part, parts);
-    const at::Tensor logits = logits_of(batch.images.narrow(0, range.begin, range.size()), rows_of(noise, range));
+    const at::Tensor logits = logits_of(rows_of(batch.images, range), rows_of(noise, range), precision_);
     for (const auto& [name, layer] : layers) layer->set_observer(nullptr);
     at::Tensor bad_rows = observer.bad_rows_;
     std::int64_t position = observer.found_at_;
     std::string what;
     if (observer.found_ == nullptr) {
-      bad_rows = at::cross_entropy_loss(logits, batch.labels.narrow(0, range.begin, range.size()), {},
-                                        at::Reduction::None, -100, config_.label_smoothing)
-                     .isfinite()
-                     .logical_not()
-                     .cpu();
+      bad_rows =
+          loss_->of_examples(logits, batch.labels.narrow(0, range.begin, range.size())).isfinite().logical_not().cpu();
       if (!bad_rows.any().item<bool>()) continue;
       position = observer.position_ + 1;
       what = "the loss";

@@ -15,6 +15,7 @@
 #include "training/autocast.h"
 #include "training/experiment.h"
 #include "training/loss_scaler.h"
+#include "training/losses.h"
 #include "training/optimizer.h"
 #include "training/resources.h"
 #include "training/step_graph.h"
@@ -31,6 +32,19 @@ struct EpochTotals {
 /// Throws ConfigError for a precision or a CUDA graph that this device or number of ranks does not allow.
 void check_training_step(const TrainingConfig& config, at::Device device, int ranks);
 
+/// How a batch is looked at before a part of it is trained on.
+struct Scoring {
+  Precision precision = Precision::float32;
+  bool in_train_mode = false;  ///< with batch statistics, which move the running ones; else as in evaluation
+  bool record = false;         ///< for autograd, so that a step on the whole batch can go on from here
+};
+
+struct Scored {
+  at::Tensor logits;         ///< float32 or float64 [B, C], without a graph
+  at::Tensor recorded;       ///< the same with the graph; undefined where none was recorded
+  at::Tensor saved_buffers;  ///< what the pass has moved, as it was before; undefined where it moved nothing
+};
+
 class Learner {
  public:
   /// ALL ranks. Starts from the same weights everywhere. Throws as check_training_step does.
@@ -46,7 +60,20 @@ class Learner {
   /// fallen below 1: until then the scaler looks for its place.
   ///
   /// On a GPU nothing here waits for the step: whether it was skipped is looked at two steps later, or in settle().
-  void step(const Batch& batch, double learning_rate, const std::string& where);
+  ///
+  /// `batch.global_count` is what the ranks' batches hold together; batch.weights scale the examples' losses. `scored`:
+  /// of score() on these images. Where it was recorded, the step makes no forward pass of its own.
+  void step(const Batch& batch, double learning_rate, const std::string& where, const Scored& scored = {});
+
+  /// ALL ranks: what the network says of this rank's part of `batch` (perhaps none), before a step on some of it.
+  /// Recording asks for training mode and training.accumulate = 1.
+  Scored score(const Batch& batch, const Scoring& how);
+  /// Takes back what the scoring pass did to the running statistics.
+  void undo(const Scored& scored);
+  /// Whether each step keeps the losses of its examples.
+  void keep_example_losses(bool on) { keeps_losses_ = on; }
+  /// [B] of this rank's part of the last step, without weights; undefined unless they are kept.
+  const at::Tensor& example_losses() const { return example_losses_; }
 
   /// ALL ranks, before the network is evaluated, asked for gradients or saved, and before state(): looks at the steps
   /// that were not looked at yet (and throws as step() does), and gives all ranks the same running statistics.
@@ -79,14 +106,16 @@ class Learner {
   struct Pending;
   struct Finding;
 
-  void run_step(const Batch& batch, const LearningRate& rate);
+  void run_step(const Batch& batch, const LearningRate& rate, const Scored& scored = {});
   /// The losses of the examples `range` of a batch, times their weights, summed; of mixed examples, both labels' by
-  /// their parts.
-  at::Tensor loss_of(const at::Tensor& logits, const Batch& batch, const Range& range) const;
-  at::Tensor logits_of(const at::Tensor& images, const at::Tensor& noise);
+  /// their parts. Notes them in the totals of the step.
+  at::Tensor loss_of(const at::Tensor& logits, const Batch& batch, const Range& range);
+  at::Tensor logits_of(const at::Tensor& images, const at::Tensor& noise, Precision precision);
   /// What the network's dropout and stochastic depth multiply with in step `step` for the examples `ids`, float32
   /// [ids, noise_width()] on the device; undefined for a network without them.
   at::Tensor noise_of(std::span<const std::int64_t> ids, std::int64_t step);
+  at::Tensor flat_buffers() const;
+  void set_buffers(const at::Tensor& values);
   void update(const LearningRate& rate, const at::Tensor& saved_buffers);
   void note_outcome(const Batch& batch, const std::string& where);
   void look_at_oldest();
@@ -100,6 +129,7 @@ class Learner {
   at::Device device_;
   Precision precision_;
   std::shared_ptr<Classifier> network_;
+  std::unique_ptr<Loss> loss_;
   std::vector<NamedTensor> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DataParallel> data_parallel_;
@@ -115,6 +145,8 @@ class Learner {
   // On the device, so that no step waits for it. float64 [3], of this rank: summed loss, right predictions, examples;
   // since the last take_totals(), and of the last step alone.
   at::Tensor totals_, last_;
+  bool keeps_losses_ = false;
+  at::Tensor example_losses_;
 
   bool watches_predictions_ = false;
   std::vector<at::Tensor> right_;  // of the last step, one for each of its passes

@@ -27,13 +27,34 @@ std::optional<double> to_optional_number(const json& value) {
   return value.is_null() ? std::nullopt : std::optional(value.get<double>());
 }
 
+json numbers(const std::vector<double>& values) {
+  json all = json::array();
+  for (const double value : values) all.push_back(number(value));
+  return all;
+}
+std::vector<double> to_numbers(const json& from) {
+  std::vector<double> values;
+  for (const json& value : from) values.push_back(to_number(value));
+  return values;
+}
+
 json evaluation_json(const std::optional<Evaluation>& evaluation) {
   if (!evaluation) return nullptr;
-  return {{"loss", number(evaluation->loss)}, {"accuracy", number(evaluation->accuracy)}};
+  json result{{"loss", number(evaluation->loss)}, {"accuracy", number(evaluation->accuracy)}};
+  if (!evaluation->class_accuracy.empty()) {
+    result["f1_macro"] = number(evaluation->f1_macro);
+    result["class_accuracy"] = numbers(evaluation->class_accuracy);
+  }
+  return result;
 }
 std::optional<Evaluation> to_evaluation(const json& from) {
   if (from.is_null()) return {};
-  return Evaluation{to_number(from.at("loss")), to_number(from.at("accuracy"))};
+  Evaluation evaluation{to_number(from.at("loss")), to_number(from.at("accuracy"))};
+  if (from.contains("class_accuracy")) {
+    evaluation.f1_macro = to_number(from.at("f1_macro"));
+    evaluation.class_accuracy = to_numbers(from.at("class_accuracy"));
+  }
+  return evaluation;
 }
 
 json rank_json(const RankUse& use) {
@@ -55,17 +76,77 @@ RankUse to_rank(const json& from) {
   return use;
 }
 
+std::vector<std::int64_t> to_counts(const json& from, const char* key) {
+  std::vector<std::int64_t> counts;
+  for (const json& count : from.at(key)) counts.push_back(whole_number(count, key));
+  return counts;
+}
+
+/// Seconds of a phase, the most of all ranks.
+double slowest(const EpochRecord& record, const std::string& phase) {
+  double most = 0.0;
+  for (const RankUse& use : record.ranks) {
+    const auto found = use.phases.find(phase);
+    if (found != use.phases.end()) most = std::max(most, found->second.seconds);
+  }
+  return most;
+}
+
+json dropout_json(const EpochRecord& epoch) {
+  if (!epoch.dropout) return nullptr;
+  const DropoutRecord& record = *epoch.dropout;
+  const auto part = [](std::int64_t of, std::int64_t all) {
+    return all > 0 ? json(static_cast<double>(of) / static_cast<double>(all)) : json(nullptr);
+  };
+  json kept_part_of_class = json::array();
+  for (std::size_t c = 0; c < record.kept_of_class.size(); ++c) {
+    kept_part_of_class.push_back(part(record.kept_of_class[c], record.offered_of_class[c]));
+  }
+  return {{"everything", record.everything},
+          {"offered", record.offered},
+          {"kept", record.kept},
+          {"kept_fraction", part(record.kept, record.offered)},
+          {"updates", record.updates},
+          {"empty_batches", record.empty_batches},
+          {"training_seconds", number(record.training_seconds)},
+          {"scoring_seconds", number(slowest(epoch, "scoring"))},
+          {"offered_of_class", record.offered_of_class},
+          {"hard_of_class", record.hard_of_class},
+          {"kept_of_class", record.kept_of_class},
+          {"kept_fraction_of_class", kept_part_of_class},
+          {"difficulty", numbers(record.difficulty)},
+          {"proportion", numbers(record.proportion)}};
+}
+std::optional<DropoutRecord> to_dropout(const json& from) {
+  if (from.is_null()) return {};
+  DropoutRecord record;
+  from.at("everything").get_to(record.everything);
+  record.offered = count_at(from, "offered");
+  record.kept = count_at(from, "kept");
+  record.updates = count_at(from, "updates");
+  record.empty_batches = count_at(from, "empty_batches");
+  record.training_seconds = to_number(from.at("training_seconds"));
+  record.offered_of_class = to_counts(from, "offered_of_class");
+  record.hard_of_class = to_counts(from, "hard_of_class");
+  record.kept_of_class = to_counts(from, "kept_of_class");
+  record.difficulty = to_numbers(from.at("difficulty"));
+  record.proportion = to_numbers(from.at("proportion"));
+  return record;
+}
+
 json epoch_json(const EpochRecord& record) {
   json ranks = json::array();
   for (const RankUse& use : record.ranks) ranks.push_back(rank_json(use));
   json result{{"epoch", record.epoch},
               {"steps", record.steps},
               {"examples_seen", record.examples_seen},
+              {"effective_epochs", number(record.effective_epochs)},
               {"learning_rate", number(record.learning_rate)},
               {"seconds", number(record.seconds)},
               {"train", evaluation_json(record.train)},
               {"validation", evaluation_json(record.validation)},
               {"test", evaluation_json(record.test)},
+              {"dropout", dropout_json(record)},
               {"ranks", ranks}};
   if (record.crest) result["crest"] = to_json(*record.crest);
   return result;
@@ -75,11 +156,13 @@ EpochRecord to_epoch(const json& from) {
   record.epoch = count_at(from, "epoch");
   record.steps = count_at(from, "steps");
   record.examples_seen = count_at(from, "examples_seen");
+  record.effective_epochs = to_number(from.at("effective_epochs"));
   record.learning_rate = to_number(from.at("learning_rate"));
   record.seconds = to_number(from.at("seconds"));
   record.train = to_evaluation(from.at("train")).value_or(Evaluation{});
   record.validation = to_evaluation(from.at("validation"));
   record.test = to_evaluation(from.at("test"));
+  record.dropout = to_dropout(from.at("dropout"));
   for (const json& use : from.at("ranks")) record.ranks.push_back(to_rank(use));
   if (from.contains("crest")) record.crest = crest_epoch_from_json(from["crest"]);
   return record;
@@ -125,14 +208,21 @@ const std::optional<Evaluation>& judged(const EpochRecord& record) {
   return record.validation ? record.validation : record.test;
 }
 
-/// The key of a phase that makes it one CSV column: seconds, the most of all ranks.
-double slowest(const EpochRecord& record, const std::string& phase) {
-  double most = 0.0;
-  for (const RankUse& use : record.ranks) {
-    const auto found = use.phases.find(phase);
-    if (found != use.phases.end()) most = std::max(most, found->second.seconds);
+/// How many times as long the steps of the same epochs would have taken on everything, by the epochs of this run that
+/// trained on everything. None where there is nothing to compare.
+std::optional<double> wall_clock_gain(const std::vector<EpochRecord>& epochs) {
+  double seconds = 0.0, seconds_on_all = 0.0;
+  std::int64_t offered = 0, offered_on_all = 0;
+  for (const EpochRecord& epoch : epochs) {
+    if (!epoch.dropout) return {};
+    seconds += epoch.dropout->training_seconds;
+    offered += epoch.dropout->offered;
+    if (!epoch.dropout->everything) continue;
+    seconds_on_all += epoch.dropout->training_seconds;
+    offered_on_all += epoch.dropout->offered;
   }
-  return most;
+  if (offered_on_all == 0 || offered_on_all == offered || seconds <= 0.0) return {};
+  return seconds_on_all / static_cast<double>(offered_on_all) * static_cast<double>(offered) / seconds;
 }
 
 }  // namespace
@@ -214,6 +304,9 @@ std::string Metrics::to_json() const {
   summary["epochs"] = epochs_.empty() ? 0 : epochs_.back().epoch;
   summary["steps"] = epochs_.empty() ? 0 : epochs_.back().steps;
   summary["examples_seen"] = epochs_.empty() ? 0 : epochs_.back().examples_seen;
+  summary["effective_epochs"] = epochs_.empty() ? json(0) : number(epochs_.back().effective_epochs);
+  if (!epochs_.empty() && epochs_.back().dropout)
+    summary["wall_clock_gain"] = optional_number(wall_clock_gain(epochs_));
   summary["total_seconds"] = number(total_seconds());
   summary["selection_seconds"] = number(selection_seconds());
   summary["selections"] = selections_.size();
@@ -257,7 +350,11 @@ std::string Metrics::to_json() const {
   json epochs = json::array(), selections = json::array();
   for (const EpochRecord& record : epochs_) epochs.push_back(epoch_json(record));
   for (const SelectionSummary& record : selections_) selections.push_back(selection_json(record));
-  json all{{"summary", summary}, {"versions", versions_}, {"selections", selections}, {"epochs", epochs}};
+  json all{{"summary", summary},
+           {"versions", versions_},
+           {"class_names", class_names_},
+           {"selections", selections},
+           {"epochs", epochs}};
   if (!crest_updates_.empty()) {
     all["crest_updates"] = json::array();
     for (const CrestUpdate& update : crest_updates_) all["crest_updates"].push_back(sage::to_json(update));
@@ -277,11 +374,19 @@ std::string Metrics::to_csv() const {
 
   std::string text =
       "epoch,steps,examples_seen,learning_rate,seconds,train_loss,train_accuracy,validation_loss,validation_accuracy,"
-      "test_loss,test_accuracy,host_peak_bytes,device_peak_bytes";
+      "test_loss,test_accuracy,validation_f1_macro,test_f1_macro,effective_epochs,kept_fraction,host_peak_bytes,"
+      "device_peak_bytes";
   for (const std::string& phase : phases) text += fmt::format(",seconds.{}", phase);
   text += '\n';
   const auto pair = [](const std::optional<Evaluation>& evaluation) {
     return evaluation ? fmt::format("{},{}", evaluation->loss, evaluation->accuracy) : std::string(",");
+  };
+  const auto f1 = [](const std::optional<Evaluation>& evaluation) {
+    return evaluation && std::isfinite(evaluation->f1_macro) ? fmt::format("{}", evaluation->f1_macro) : std::string();
+  };
+  const auto kept = [](const std::optional<DropoutRecord>& record) {
+    if (!record || record->offered == 0) return std::string();
+    return fmt::format("{}", static_cast<double>(record->kept) / static_cast<double>(record->offered));
   };
   for (const EpochRecord& record : epochs_) {
     std::int64_t host = 0, device = 0;
@@ -289,9 +394,10 @@ std::string Metrics::to_csv() const {
       host = std::max(host, use.host_peak_bytes);
       device = std::max(device, use.device_peak_bytes);
     }
-    text += fmt::format("{},{},{},{},{:.6f},{},{},{},{},{}", record.epoch, record.steps, record.examples_seen,
-                        record.learning_rate, record.seconds, pair(record.train), pair(record.validation),
-                        pair(record.test), host, device);
+    text += fmt::format("{},{},{},{},{:.6f},{},{},{},{},{},{},{},{},{}", record.epoch, record.steps,
+                        record.examples_seen, record.learning_rate, record.seconds, pair(record.train),
+                        pair(record.validation), pair(record.test), f1(record.validation), f1(record.test),
+                        record.effective_epochs, kept(record.dropout), host, device);
     for (const std::string& phase : phases) text += fmt::format(",{:.6f}", slowest(record, phase));
     text += '\n';
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "training/crest/crest_record.h"
+#include "training/dropout/record.h"
 #include "training/resources.h"
 
 namespace sage {
@@ -17,6 +18,9 @@ namespace sage {
 struct Evaluation {
   double loss = 0.0;      ///< mean over examples
   double accuracy = 0.0;  ///< in [0, 1]
+  /// Mean F1 over the classes that occur among labels or predictions; NaN where it was not measured.
+  double f1_macro = std::numeric_limits<double>::quiet_NaN();
+  std::vector<double> class_accuracy = {};  ///< per class, NaN for one without examples; empty where not measured
 };
 
 /// What one rank used in an epoch.
@@ -31,10 +35,12 @@ struct EpochRecord {
   std::int64_t epoch = 0;          ///< completed epochs, this one included: the first record has 1
   std::int64_t steps = 0;          ///< optimizer steps so far
   std::int64_t examples_seen = 0;  ///< examples back-propagated so far, over all ranks
+  double effective_epochs = 0.0;   ///< examples_seen / examples that may be trained on
   double learning_rate = 0.0;      ///< of the last step
   double seconds = 0.0;            ///< of this epoch: training, selection before it and evaluation after it
   Evaluation train;                ///< over the batches as they were trained on (augmented, before each update)
   std::optional<Evaluation> validation, test;
+  std::optional<DropoutRecord> dropout;
   std::vector<RankUse> ranks;
   std::optional<CrestEpoch> crest;  ///< selection.method crest
 };
@@ -73,6 +79,7 @@ class Metrics {
   /// Free entries of the summary and of "versions".
   void set_summary(const std::string& key, double value) { summary_numbers_[key] = value; }
   void set_summary(const std::string& key, const std::string& value) { summary_texts_[key] = value; }
+  void set_class_names(std::vector<std::string> names) { class_names_ = std::move(names); }
   void set_version(const std::string& what, const std::string& version) { versions_[what] = version; }
   void write() const;
 
@@ -94,6 +101,7 @@ class Metrics {
   std::vector<CrestUpdate> crest_updates_;
   std::map<std::string, double> summary_numbers_;
   std::map<std::string, std::string> summary_texts_, versions_;
+  std::vector<std::string> class_names_;
 };
 
 }  // namespace sage

@@ -12,6 +12,7 @@
 #include "selection/gradient_sketch.h"
 #include "selection/quota.h"
 #include "selection/registry.h"
+#include "training/dropout/options.h"
 #include "training/learner.h"
 #include "training/selection_schedule.h"
 
@@ -134,6 +135,7 @@ std::string mebibytes(std::int64_t bytes) { return fmt::format("{:.1f} MiB", sta
 Plan make_plan(const Experiment& experiment, Classifier& network, int rank, int ranks) {
   const Config& config = experiment.config;
   check_training_step(config.training, experiment.device, ranks);
+  check_dropout(experiment);
   Plan plan;
   plan.candidates = static_cast<std::int64_t>(experiment.candidates.size());
   plan.kept =
@@ -145,6 +147,7 @@ Plan make_plan(const Experiment& experiment, Classifier& network, int rank, int 
     plan.full_epoch_steps = plan.subset_epoch_steps = plan.crest->steps_per_epoch;
   }
   const auto steps = steps_of_epochs(config, plan.full_epoch_steps, plan.subset_epoch_steps);
+  plan.epochs = static_cast<std::int64_t>(steps.size());
   plan.total_steps = std::accumulate(steps.begin(), steps.end(), std::int64_t{0});
   for (std::size_t epoch = 0; epoch < steps.size(); ++epoch) {
     if (selects_before(config.selection, static_cast<std::int64_t>(epoch))) {
@@ -203,6 +206,11 @@ std::string to_string(const Plan& plan, const Experiment& experiment, int ranks)
       text += fmt::format("gradients  D = {}; {}; {} logical shards, {} of them on this rank\n",
                           plan.gradient_dimension, sketch, plan.shards, plan.shards_of_rank);
     }
+  }
+  if (config.dropout.mode != "none") {
+    const std::int64_t parted = std::min(revision_epoch(config.dropout, plan.epochs), plan.epochs);
+    text += fmt::format("dropout    {}: a part of each batch in the first {} of {} epochs\n", config.dropout.mode,
+                        parted, plan.epochs);
   }
   text += fmt::format("steps      {} in all; {} per epoch on all data, {} on the subset\n", plan.total_steps,
                       plan.full_epoch_steps, plan.subset_epoch_steps);

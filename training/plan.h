@@ -22,7 +22,7 @@ struct MemoryPlan {
 
 struct Plan {
   std::int64_t candidates = 0, kept = 0;
-  std::int64_t total_steps = 0, full_epoch_steps = 0, subset_epoch_steps = 0;
+  std::int64_t epochs = 0, total_steps = 0, full_epoch_steps = 0, subset_epoch_steps = 0;
   std::vector<std::int64_t> selection_epochs;  ///< completed epochs at which a subset is chosen
   std::int64_t parameters = 0, gradient_dimension = 0, sketch_rows = 0;
   bool exact_covariance = false;

@@ -60,7 +60,7 @@ Classifier& Proxy::network(const std::function<void()>& save, std::int64_t numbe
 
 void Proxy::train(const std::function<void()>& save) {
   const Config& config = experiment_.config;
-  TrainingConfig training = config.training;
+  TrainingConfig training = with_scaled_rate(config.training, job_.communicator->size());
   training.steps = config.selection.proxy.steps;
   const std::int64_t steps_per_epoch = experiment_.steps_of(static_cast<std::int64_t>(experiment_.candidates.size()));
   const LearningRateSchedule schedule(training, steps_per_epoch);

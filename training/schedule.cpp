@@ -37,6 +37,17 @@ std::vector<double> boundary_epochs(const TrainingConfig& config, std::int64_t e
 
 }  // namespace
 
+TrainingConfig with_scaled_rate(TrainingConfig config, int ranks) {
+  if (config.lr_scaling == "linear") {
+    config.lr *= ranks;
+  } else if (config.lr_scaling == "sqrt") {
+    config.lr *= std::sqrt(static_cast<double>(ranks));
+  } else if (config.lr_scaling != "none") {
+    throw ConfigError(fmt::format("training.lr_scaling = '{}': expected none, linear or sqrt", config.lr_scaling));
+  }
+  return config;
+}
+
 LearningRateSchedule::LearningRateSchedule(const TrainingConfig& config, std::int64_t steps_per_epoch)
     : config_(config), epochs_(config.epochs) {
   total_steps_ = config.steps > 0 ? config.steps : config.epochs * steps_per_epoch;

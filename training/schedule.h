@@ -15,6 +15,10 @@ namespace sage {
 ///   multistep: lr gamma^k, k = number of `milestones` (epochs) reached;
 ///   constant:  lr.
 /// step and multistep do not fall below min_lr. Steps count from 0.
+/// `config` with training.lr scaled by the number of ranks, or its square root, as training.lr_scaling says. For where
+/// the global batch grows with the ranks (training.batch_size_per_rank).
+TrainingConfig with_scaled_rate(TrainingConfig config, int ranks);
+
 class LearningRateSchedule {
  public:
   /// Epochs of equal length. With `config.steps` > 0 that many steps are the whole run, and the epochs in which the

@@ -1,6 +1,7 @@
 #include "training/trainer.h"
 
 #include <cstring>
+#include <limits>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -40,7 +41,7 @@ Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std:
       job_(job),
       folder_(folder),
       steps_of_epoch_(planned_steps(experiment)),
-      schedule_(config_.training, steps_of_epoch_),
+      schedule_(with_scaled_rate(config_.training, job.communicator->size()), steps_of_epoch_),
       interruptions_(job.runtime, config_, std::move(stop)),
       selection_(experiment, job, &interruptions_),
       subset_(experiment.candidates) {
@@ -57,6 +58,7 @@ Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std:
     metrics_ = resumes ? Metrics::resume(folder_->path(), position_.epoch, selection_round_, position_.step)
                        : Metrics(folder_->path());
     for (const auto& [what, version] : all_versions()) metrics_->set_version(what, version);
+    metrics_->set_class_names(experiment_.dataset.class_names);
     metrics_->set_summary("corrupted_labels", static_cast<double>(experiment_.corrupted.size()));
     metrics_->set_summary("unreadable_images", static_cast<double>(experiment_.dataset.train.unreadable.size() +
                                                                    experiment_.dataset.test.unreadable.size()));
@@ -77,6 +79,8 @@ void Trainer::start_learner(std::uint64_t seed, bool restored_next) {
   auto network = restored_next ? make_network(experiment_, config_.model.name, seed, *job_.statistics)
                                : make_starting_network(experiment_, seed, *job_.communicator, *job_.statistics);
   learner_ = std::make_unique<Learner>(experiment_, std::move(network), *job_.communicator, job_.timer);
+  dropout_.reset();
+  if (config_.dropout.mode != "none") dropout_.emplace(experiment_, *job_.communicator, job_.timer, epochs());
 }
 
 int Trainer::run() {
@@ -158,6 +162,7 @@ void Trainer::train() {
                .title = fmt::format("epoch {}/{}", position_.epoch + 1, epochs()),
                .interruptions = &interruptions_,
                .history = selection_.history_of_training(),
+               .dropout = dropout_ ? &*dropout_ : nullptr,
                .save = [this] { save_checkpoint(); },
                .source = position_.epoch > 0 ? crest_.get() : nullptr},
               position_);
@@ -178,7 +183,17 @@ void Trainer::evaluate_and_record() {
   record.examples_seen = position_.examples + selection_.examples_seen();
   record.learning_rate = schedule_.at(position_.step - 1);
   const EpochTotals totals = learner_->take_totals();
-  record.train = {totals.loss, totals.accuracy};
+  if (totals.examples > 0) {
+    record.train = {totals.loss, totals.accuracy};
+  } else {  // dropout kept nothing
+    record.train = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
+  }
+  record.effective_epochs =
+      static_cast<double>(record.examples_seen) / static_cast<double>(experiment_.candidates.size());
+  if (dropout_) {
+    record.dropout = dropout_->end_epoch(position_.epoch);
+    record.dropout->training_seconds = training_seconds - job_.timer.seconds("selection");
+  }
   const bool is_last = record.epoch == epochs();
   if (is_last || record.epoch % config_.training.evaluate_interval == 0) {
     const auto scope = job_.timer.measure_with_memory("evaluation");
@@ -242,6 +257,10 @@ void Trainer::log_epoch(const EpochRecord& record, double examples_per_second) c
     text +=
         fmt::format("  {} updates, checks every {} steps, {} dropped", crest->updates, crest->interval, crest->dropped);
   }
+  if (record.dropout) {
+    text += fmt::format("  kept {:.1f} %", 100 * static_cast<double>(record.dropout->kept) /
+                                               std::max(1.0, static_cast<double>(record.dropout->offered)));
+  }
   log::info("{}  lr {:.4g}  {} examples/s  {} left", text, record.learning_rate, format_count(examples_per_second),
             format_duration(left * seconds_per_step));
 }
@@ -252,6 +271,8 @@ void Trainer::write_events(const EpochRecord& record) {
   train_events_->scalar("accuracy", record.train.accuracy, record.epoch);
   train_events_->scalar("learning_rate", record.learning_rate, record.epoch);
   train_events_->scalar("examples_seen", static_cast<double>(record.examples_seen), record.epoch);
+  train_events_->scalar("effective_epochs", record.effective_epochs, record.epoch);
+  if (record.dropout) write_dropout_events(*record.dropout, record.epoch);
   if (record.crest) {
     for (const auto& [name, value] : scalars_of(*record.crest)) train_events_->scalar(name, value, record.epoch);
   }
@@ -259,6 +280,7 @@ void Trainer::write_events(const EpochRecord& record) {
   if (const auto& judged = record.validation ? record.validation : record.test) {
     validation_events_->scalar("loss", judged->loss, record.epoch);
     validation_events_->scalar("accuracy", judged->accuracy, record.epoch);
+    validation_events_->scalar("f1_macro", judged->f1_macro, record.epoch);
     validation_events_->flush();
   }
 }
@@ -288,6 +310,22 @@ void Trainer::write_events(const SubsetRecord& record) {
   train_events_->flush();
 }
 
+void Trainer::write_dropout_events(const DropoutRecord& record, std::int64_t epoch) {
+  const auto part = [](std::int64_t of, std::int64_t all) {
+    return static_cast<double>(of) / std::max(1.0, static_cast<double>(all));
+  };
+  train_events_->scalar("dropout/kept", part(record.kept, record.offered), epoch);
+  for (std::size_t c = 0; c < experiment_.dataset.class_names.size(); ++c) {
+    const std::string& name = experiment_.dataset.class_names[c];
+    if (!record.kept_of_class.empty()) {
+      train_events_->scalar("dropout_kept/" + name, part(record.kept_of_class[c], record.offered_of_class[c]), epoch);
+    }
+    if (record.difficulty.empty()) continue;
+    train_events_->scalar("dropout_difficulty/" + name, record.difficulty[c], epoch);
+    train_events_->scalar("dropout_proportion/" + name, record.proportion[c], epoch);
+  }
+}
+
 TrainingState Trainer::state(HostCopies& copies, bool whole) {
   TrainingState state;
   state.model = config_.model.name;
@@ -308,6 +346,7 @@ TrainingState Trainer::state(HostCopies& copies, bool whole) {
     state.learner = take_state(*learner_, experiment_, job_, copies);
     selection_.add_to(state, copies);
     if (crest_) state.crest = crest_->state(copies);
+    if (dropout_ && job_.is_lead()) state.dropout = dropout_->state();
   } else if (job_.is_lead()) {
     state.learner.model = copies.copy(named_state(learner_->network()));
   }
@@ -342,6 +381,10 @@ void Trainer::save(What what) {
 
 void Trainer::restore(TrainingState from) {
   restore_state(*learner_, from.learner, job_);
+  job_.communicator->all_or_none([&] {
+    // A run may take dropout up, or leave it, between two epochs.
+    if (dropout_ && !from.dropout.empty()) dropout_->load_state(from.dropout);
+  });
   position_ = from.position;
   first_step_ = from.position.step;
   selection_round_ = from.selection_round;

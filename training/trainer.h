@@ -7,6 +7,7 @@
 
 #include "training/checkpoint_writer.h"
 #include "training/crest/crest.h"
+#include "training/dropout/dropout.h"
 #include "training/experiment.h"
 #include "training/interruptions.h"
 #include "training/job.h"
@@ -51,6 +52,7 @@ class Trainer {
   std::vector<RankUse> gather_use();
   void write_events(const EpochRecord& record);
   void write_events(const SubsetRecord& record);
+  void write_dropout_events(const DropoutRecord& record, std::int64_t epoch);
   void log_epoch(const EpochRecord& record, double examples_per_second) const;
   void end();
   void log_end() const;
@@ -67,8 +69,9 @@ class Trainer {
   Interruptions interruptions_;
   SubsetSelection selection_;
   std::unique_ptr<Learner> learner_;
-  std::unique_ptr<Crest> crest_;    // selection.method crest: chooses batches while training
-  std::optional<Metrics> metrics_;  // rank 0
+  std::unique_ptr<Crest> crest_;               // selection.method crest: chooses batches while training
+  std::optional<ProgressiveDropout> dropout_;  // where dropout.mode asks for it
+  std::optional<Metrics> metrics_;             // rank 0
   std::unique_ptr<EventWriter> train_events_, validation_events_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::vector<std::int64_t> subset_;   // what is trained on, ascending

@@ -28,6 +28,7 @@ EpochRecord record(std::int64_t epoch, double accuracy) {
   result.epoch = epoch;
   result.steps = epoch * 100;
   result.examples_seen = epoch * 12800;
+  result.effective_epochs = 1.5 * static_cast<double>(epoch);
   result.learning_rate = 0.1 / static_cast<double>(epoch);
   result.seconds = 1.5;
   result.train = {2.0 / static_cast<double>(epoch), 0.5};
@@ -91,10 +92,11 @@ TEST_F(MetricsTest, BothFilesHoldEveryEpochAtOnce) {
 
   EXPECT_EQ(bytes_of(folder_ / "metrics.csv"),
             "epoch,steps,examples_seen,learning_rate,seconds,train_loss,train_accuracy,validation_loss,"
-            "validation_accuracy,test_loss,test_accuracy,host_peak_bytes,device_peak_bytes,seconds.forward\n"
-            "1,100,12800,0.1,1.500000,2,0.5,,,1,0.6,1001,500,1.500000\n"
-            "2,200,25600,0.05,1.500000,1,0.5,,,1,0.8,1001,500,1.500000\n"
-            "3,300,38400,0.03333333333333333,1.500000,0.6666666666666666,0.5,,,1,0.8,1001,500,1.500000\n");
+            "validation_accuracy,test_loss,test_accuracy,validation_f1_macro,test_f1_macro,effective_epochs,"
+            "kept_fraction,host_peak_bytes,device_peak_bytes,seconds.forward\n"
+            "1,100,12800,0.1,1.500000,2,0.5,,,1,0.6,,,1.5,,1001,500,1.500000\n"
+            "2,200,25600,0.05,1.500000,1,0.5,,,1,0.8,,,3,,1001,500,1.500000\n"
+            "3,300,38400,0.03333333333333333,1.500000,0.6666666666666666,0.5,,,1,0.8,,,4.5,,1001,500,1.500000\n");
 }
 
 TEST_F(MetricsTest, ValidationCountsBeforeTest) {
@@ -132,6 +134,68 @@ TEST_F(MetricsTest, ResumingDropsWhatIsDoneAgain) {
   metrics.add(record(3, 0.7));
   EXPECT_EQ(written(), before) << "the same work leaves the same figures";
   EXPECT_TRUE(Metrics::resume(folder_ / "elsewhere", 2, 1).epochs().empty());
+}
+
+DropoutRecord dropout(std::int64_t kept, double seconds) {
+  DropoutRecord result;
+  result.everything = kept == 100;
+  result.offered = 100;
+  result.kept = kept;
+  result.updates = 4;
+  result.empty_batches = 1;
+  result.training_seconds = seconds;
+  result.difficulty = {0.5, 0.25};
+  result.proportion = {0.75, 0.25};
+  if (result.everything) return result;
+  result.offered_of_class = {100, 0};
+  result.hard_of_class = {20, 0};
+  result.kept_of_class = {kept, 0};
+  return result;
+}
+
+TEST_F(MetricsTest, DropoutIsToldByEpochAndClassWithItsGainInTime) {
+  const auto add_all = [](Metrics& metrics, std::int64_t from) {
+    for (std::int64_t epoch = from; epoch <= 4; ++epoch) {
+      EpochRecord one = record(epoch, 0.5);
+      one.dropout = epoch < 4 ? dropout(10 * epoch, 1.0) : dropout(100, 3.0);
+      one.ranks[1].phases["scoring"] = {0.25, 4, 0, 0};
+      one.test->f1_macro = 0.4;
+      one.test->class_accuracy = {0.75, std::numeric_limits<double>::quiet_NaN()};
+      metrics.add(one);
+    }
+  };
+  Metrics metrics(folder_);
+  metrics.set_class_names({"cat", "dog"});
+  add_all(metrics, 1);
+  const json all = written(), part = all["epochs"][1]["dropout"];
+  EXPECT_EQ(part["kept_fraction"], 0.2);
+  EXPECT_EQ(part["kept_fraction_of_class"], (json{0.2, nullptr}));
+  EXPECT_EQ(part["hard_of_class"], (json{20, 0}));
+  EXPECT_EQ(part["scoring_seconds"], 0.25) << "of the slowest rank";
+  EXPECT_EQ(part["difficulty"], (json{0.5, 0.25}));
+  EXPECT_EQ(all["epochs"][3]["dropout"]["everything"], true);
+  EXPECT_EQ(all["epochs"][3]["dropout"]["kept_of_class"], json::array());
+  EXPECT_EQ(all["class_names"], (json{"cat", "dog"}));
+  EXPECT_EQ(all["epochs"][0]["test"]["f1_macro"], 0.4);
+  EXPECT_EQ(all["epochs"][0]["test"]["class_accuracy"], (json{0.75, nullptr}));
+  EXPECT_EQ(all["summary"]["effective_epochs"], 6.0);
+  // Four epochs like the last would have taken 12 seconds, and took 6.
+  EXPECT_EQ(all["summary"]["wall_clock_gain"], 2.0);
+  // What is read again is what was written.
+  Metrics resumed = Metrics::resume(folder_, 2, 0);
+  resumed.set_class_names({"cat", "dog"});
+  EXPECT_TRUE(resumed.epochs()[1].dropout->offered_of_class == (std::vector<std::int64_t>{100, 0}));
+  add_all(resumed, 3);
+  EXPECT_EQ(written(), all);
+}
+
+TEST_F(MetricsTest, WithoutAnEpochOnEverythingThereIsNoGainToTell) {
+  Metrics metrics(folder_);
+  EpochRecord one = record(1, 0.5);
+  one.dropout = dropout(20, 1.0);
+  metrics.add(one);
+  EXPECT_TRUE(written()["summary"]["wall_clock_gain"].is_null());
+  EXPECT_TRUE(written()["summary"].contains("wall_clock_gain"));
 }
 
 TEST_F(MetricsTest, ADamagedFileIsNamed) {

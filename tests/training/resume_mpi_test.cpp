@@ -110,7 +110,8 @@ class Resume : public ::testing::Test {
   static json without_measures(json value) {
     if (value.is_object()) {
       for (const char* key : {"seconds", "phase_seconds", "total_seconds", "selection_seconds", "host_peak_bytes",
-                              "device_peak_bytes", "phases", "bytes_sent", "versions", "share_of_other_phases"}) {
+                              "device_peak_bytes", "phases", "bytes_sent", "versions", "share_of_other_phases",
+                              "training_seconds", "scoring_seconds", "wall_clock_gain"}) {
         value.erase(key);
       }
     }
@@ -125,6 +126,7 @@ class Resume : public ::testing::Test {
     const TrainingState x = find_resume_point(a).state, y = find_resume_point(b).state;
     expect_equal(x.learner.model, y.learner.model);
     expect_equal(x.learner.optimizer, y.learner.optimizer);
+    expect_equal(x.dropout, y.dropout);
     EXPECT_EQ(x.subset_ids, y.subset_ids);
     EXPECT_EQ(x.subset_weights, y.subset_weights);
     ASSERT_EQ(x.memory.size(), y.memory.size());
@@ -296,6 +298,18 @@ TEST_F(Resume, StopsLeaveNoTraceWithTheForgettingOfAProxy) {
   expect_stops_to_leave_no_trace({"selection.method=ccs", "selection.ccs.score=forgetting", "selection.scorer=proxy",
                                   "selection.proxy.steps=13", "training.epochs=4"},
                                  7);
+}
+
+TEST_F(Resume, StopsLeaveNoTraceWithDropoutOnASubset) {
+  expect_stops_to_leave_no_trace(
+      {"dropout.mode=apd", "dropout.accumulate_kept=true", "dropout.threshold=0.6", "selection.warmup_epochs=2",
+       "selection.mode=single", "selection.fraction=0.6", "training.epochs=6", "training.loss=class_balanced_focal"},
+      4);
+}
+
+TEST_F(Resume, StopsLeaveNoTraceWithPrunedEpochs) {
+  expect_stops_to_leave_no_trace(
+      {"dropout.mode=infobatch", "selection.mode=none", "dropout.anneal=0.2", "training.epochs=7"}, 5);
 }
 
 TEST_F(Resume, ACheckpointInTheMiddleOfAnEpochIsAsGoodAsAStop) {

@@ -30,6 +30,29 @@ TEST(LearningRate, Cosine) {
   EXPECT_DOUBLE_EQ(schedule.at(100), schedule.at(7)) << "past the end the last value stays";
 }
 
+/// The published schedule of progressive data dropout: a factor of 0.98 after each epoch, whatever its number of steps.
+TEST(LearningRate, StepsOfOneEpoch) {
+  TrainingConfig config = with("step", 30);
+  config.step_size = 1;
+  config.gamma = 0.98;
+  const LearningRateSchedule schedule(config, 7);
+  for (std::int64_t step = 0; step < 210; ++step) {
+    EXPECT_DOUBLE_EQ(schedule.at(step), 0.4 * std::pow(0.98, static_cast<double>(step / 7))) << step;
+  }
+}
+
+TEST(LearningRate, IsScaledByTheNumberOfRanksOnRequest) {
+  TrainingConfig config = with("constant", 3);
+  EXPECT_EQ(with_scaled_rate(config, 4).lr, 0.4);
+  config.lr_scaling = "linear";
+  EXPECT_EQ(with_scaled_rate(config, 4).lr, 1.6);
+  EXPECT_EQ(with_scaled_rate(config, 1).lr, 0.4);
+  config.lr_scaling = "sqrt";
+  EXPECT_EQ(with_scaled_rate(config, 4).lr, 0.8);
+  config.lr_scaling = "cubic";
+  EXPECT_THROW(with_scaled_rate(config, 4), ConfigError);
+}
+
 TEST(LearningRate, CosineAfterWarmUp) {
   TrainingConfig config = with("cosine", 6);
   config.lr_warmup_epochs = 2.0;

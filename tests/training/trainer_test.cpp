@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -17,6 +18,8 @@
 
 namespace sage {
 namespace {
+
+using nlohmann::json;
 
 /// One process is one MPI world: it can be started once only.
 Runtime& runtime() {
@@ -90,6 +93,53 @@ TEST_F(TrainerTest, SeveralProxiesAreAveragedAndCounted) {
   EXPECT_EQ(memory.at("difficulty.networks").item<std::int64_t>(), 3);
   EXPECT_EQ(memory.at("difficulty.examples").item<std::int64_t>(), 2 * 4 * 20) << "of those before the last";
   EXPECT_GT(memory.at("difficulty.sums").min().item<double>(), 0.0);
+}
+
+TEST_F(TrainerTest, DropoutIsCountedAndEndsOnEverything) {
+  for (const char* mode : {"dbpd", "smrd", "srd", "psmrd", "apd", "infobatch"}) {
+    const TrainingState state =
+        run(mode, {std::string("dropout.mode=") + mode, "selection.mode=none", "training.epochs=5",
+                   "dropout.threshold=0.5", "dropout.gamma=0.5", "dropout.anneal=0.2"});
+    EXPECT_EQ(state.position.step, 25) << mode << ": the learning rate goes by the whole course";
+    const json metrics = json::parse(testing::bytes_of(folder_ / mode / "metrics.json"));
+    std::int64_t kept = 0;
+    for (const json& epoch : metrics["epochs"]) {
+      const json& dropout = epoch["dropout"];
+      const bool is_last = epoch["epoch"] == 5;
+      EXPECT_EQ(dropout["everything"], is_last) << mode;
+      EXPECT_EQ(dropout["offered"], 100);
+      if (is_last) {
+        EXPECT_EQ(dropout["kept"], 100);
+      }
+      kept += dropout["kept"].get<std::int64_t>();
+      EXPECT_EQ(epoch["effective_epochs"], static_cast<double>(kept) / 100);
+      std::int64_t by_class = 0;
+      for (const json& count : dropout["kept_of_class"]) by_class += count.get<std::int64_t>();
+      if (!is_last) {
+        EXPECT_EQ(by_class, dropout["kept"].get<std::int64_t>()) << mode;
+      }
+      EXPECT_EQ(dropout["difficulty"].size(), std::string(mode) == "apd" ? 4U : 0U);
+      EXPECT_EQ(epoch["test"]["class_accuracy"].size(), 4U);
+      EXPECT_GT(epoch["test"]["f1_macro"].get<double>(), 0.0);
+    }
+    EXPECT_EQ(state.position.examples, kept);
+    EXPECT_LT(kept, 500) << mode << " left nothing out";
+    EXPECT_GT(metrics["summary"]["wall_clock_gain"].get<double>(), 0.0);
+    // srd: 20, 10, 5, 2 and all of 20, in five batches each.
+    if (std::string(mode) == "srd") {
+      EXPECT_EQ(kept, 5 * (20 + 10 + 5 + 2 + 20));
+    }
+  }
+}
+
+TEST_F(TrainerTest, ASubsetIsTrainedOnWithDropout) {
+  const TrainingState state = run("subset", {"selection.no_warmup=true", "selection.mode=single", "training.epochs=3",
+                                             "dropout.mode=dbpd", "dropout.threshold=0.5", "training.loss=ldam"});
+  const json metrics = json::parse(testing::bytes_of(folder_ / "subset" / "metrics.json"));
+  EXPECT_EQ(metrics["epochs"][0]["dropout"]["offered"], 50);
+  EXPECT_EQ(metrics["epochs"][2]["dropout"]["kept"], 50);
+  EXPECT_LT(state.position.examples, 150);
+  EXPECT_EQ(state.subset_ids->size(), 50U);
 }
 
 TEST_F(TrainerTest, ReinitializingForgetsTheWarmUp) {
