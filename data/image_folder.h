@@ -15,7 +15,7 @@ namespace sage {
 ///
 /// All throw DataError that names the folder, file or line for: no class, a class without an image, a class to test on
 /// that is not trained on, an annotation of an unknown class or a missing file, an image without one, and (unless
-/// options.skip_corrupt) an image that does not decode. Memory: the file names, about 30 bytes for each image.
+/// options.skip_corrupt) an image that does not decode. Memory: names and labels, about 50 bytes for each image.
 
 /// wnids.txt, train/<wnid>/images/*.JPEG, val/images/*.JPEG with val/val_annotations.txt (or val/<wnid>/...),
 /// optionally words.txt with the names of the classes. 64 x 64 pixels, always in memory unless options say another

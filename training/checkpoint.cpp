@@ -336,6 +336,8 @@ void check_same_course(const TrainingState& state, const fs::path& path, const C
   compare("the global batch size", state.global_batch, global_batch);
   compare("model.stem", there.model.stem, config.model.stem);  // not always in the shapes of weights
   compare("data.labels", there.data.labels, config.data.labels);
+  compare("data.image_size", there.data.image_size, config.data.image_size);
+  compare("data.corrupt_images", there.data.corrupt_images, config.data.corrupt_images);
   compare("data.validation_fraction", there.data.validation_fraction, config.data.validation_fraction);
   compare("data.corrupt_labels", there.data.corrupt_labels, config.data.corrupt_labels);
   compare("data.corrupt_kind", there.data.corrupt_kind, config.data.corrupt_kind);

@@ -54,11 +54,11 @@ inline std::string encode_jpeg(const std::vector<std::uint8_t>& pixels, int heig
   jpeg_start_compress(&state, TRUE);
   if (kind.orientation > 0) {
     const std::string tiff("MM\0*\0\0\0\x8\0\x1\x1\x12\0\x3\0\0\0\x1\0", 19);
-    std::string exif = std::string("Exif\0\0", 6) + tiff;
-    exif += static_cast<char>(kind.orientation);
-    exif += std::string(6, '\0');
-    jpeg_write_marker(&state, JPEG_APP0 + 1, reinterpret_cast<const JOCTET*>(exif.data()),
-                      static_cast<unsigned>(exif.size()));
+    std::vector<JOCTET> exif = {'E', 'x', 'i', 'f', 0, 0};
+    exif.insert(exif.end(), tiff.begin(), tiff.end());
+    exif.push_back(static_cast<JOCTET>(kind.orientation));
+    exif.resize(exif.size() + 6);
+    jpeg_write_marker(&state, JPEG_APP0 + 1, exif.data(), static_cast<unsigned>(exif.size()));
   }
   while (state.next_scanline < state.image_height) {
     auto* row = const_cast<JSAMPROW>(pixels.data()) +

@@ -65,6 +65,11 @@ class Resume : public ::testing::Test {
                                     "training.lr=0.05",
                                     "data.augment.crop=1",
                                     "data.augment.flip=true",
+                                    "data.augment.erasing=0.3",
+                                    "data.augment.randaugment=1",
+                                    "data.augment.cutmix.enabled=true",
+                                    "data.augment.mixup.enabled=true",
+                                    "data.augment.mixup.probability=0.5",
                                     "selection.refresh_epochs=2",
                                     "output.tensorboard=false",
                                     "output.save_interval=2"};
