@@ -105,11 +105,25 @@ class EvalBatchNorm : public torch::autograd::Function<EvalBatchNorm> {
   }
 };
 
+/// In eval mode, of single operations: the fused ones have no rule for forward-mode differentiation of their backward
+/// pass, which second derivatives are taken by (training/crest/hutchinson.h).
+at::Tensor eval_batch_norm_by_operations(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
+                                         const at::Tensor& mean, const at::Tensor& variance) {
+  const auto of_channels = [](const at::Tensor& values) { return values.view({1, -1, 1, 1}); };
+  const at::Tensor scale = weight * at::rsqrt(variance + batch_norm_epsilon);
+  return input * of_channels(scale) + of_channels(bias - mean * scale);
+}
+
+bool has_tangent(const at::Tensor& values) { return values._fw_grad(/*level=*/0).defined(); }
+
 }  // namespace
 
 at::Tensor BatchNorm2d::compute(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
   if (!is_training() && input.requires_grad() && !weight.requires_grad() && has_channel_kernel(input)) {
     return EvalBatchNorm::apply(input, weight, bias, *running_mean_, *running_var_);
+  }
+  if (!is_training() && has_tangent(weight)) {
+    return eval_batch_norm_by_operations(input, weight, bias, *running_mean_, *running_var_);
   }
   if (!is_training()) {
     return at::batch_norm(input, weight, bias, *running_mean_, *running_var_, /*training=*/false, batch_norm_momentum,

@@ -83,6 +83,15 @@ TEST(Hutchinson, IsTheDiagonalOnAverage) {
   }
 }
 
+TEST(Hutchinson, TheLossIsTheCrossEntropy) {
+  const at::Tensor logits = 3 * at::randn({7, 4}, at::kDouble);
+  const at::Tensor labels = at::arange(7, at::kLong).remainder(4);
+  for (const double smoothing : {0.0, 0.1}) {
+    const at::Tensor expected = at::cross_entropy_loss(logits, labels, {}, at::Reduction::None, -100, smoothing);
+    EXPECT_LT(largest_difference(cross_entropy_by_operations(logits, labels, smoothing), expected), 1e-12);
+  }
+}
+
 TEST(Hutchinson, IsTheDerivativeOfTheGradientOfEveryNetwork) {
   const auto what = experiment({});
   const auto single = make_single_communicator(at::kCPU);
@@ -95,7 +104,7 @@ TEST(Hutchinson, IsTheDerivativeOfTheGradientOfEveryNetwork) {
     network->to(at::kCPU, at::kDouble, at::MemoryFormat::ChannelsLast);
     network->eval();
     const auto parameters = network->parameters();
-    const auto loss = [&] { return at::cross_entropy_loss(network->forward(images), labels); };
+    const auto loss = [&] { return cross_entropy_by_operations(network->forward(images), labels, 0.1).mean(); };
     const at::Tensor start = flattened_parameters(parameters);
     const std::int64_t dimension = start.numel();
     const at::Tensor signs = random_signs(RandomStream(2, "probe"), dimension, at::kCPU);

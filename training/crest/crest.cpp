@@ -2,7 +2,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
@@ -202,9 +201,8 @@ Derivatives Crest::measure_derivatives(std::int64_t step) {
       weights = weights.to(job_.device).div_(static_cast<double>(size) * static_cast<double>(coresets_.size()));
       loss += add_derivatives(
           [&] {
-            const at::Tensor losses =
-                at::cross_entropy_loss(learner_.network().forward(images), target, {}, at::Reduction::None, -100,
-                                       experiment_.config.training.label_smoothing);
+            const at::Tensor losses = cross_entropy_by_operations(learner_.network().forward(images), target,
+                                                                  experiment_.config.training.label_smoothing);
             return (losses * weights).sum();
           },
           parameters_, probe, how, gradient, diagonal);

@@ -3,6 +3,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/one_hot.h>
 
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/forward_grad.h>
@@ -72,6 +74,13 @@ HessianProduct to_hessian_product(const std::string& name) {
   if (name == "auto" || name == "double_backward") return HessianProduct::double_backward;
   require(name == "forward_over_reverse", "selection.crest.hessian has an unknown value");
   return HessianProduct::forward_over_reverse;
+}
+
+at::Tensor cross_entropy_by_operations(const at::Tensor& logits, const at::Tensor& labels, double smoothing) {
+  const at::Tensor target = at::one_hot(labels, logits.size(1)).to(logits.scalar_type());
+  at::Tensor wanted = (logits * target).sum(1);
+  if (smoothing > 0.0) wanted = (1.0 - smoothing) * wanted + smoothing * logits.mean(1);
+  return at::logsumexp(logits, at::IntArrayRef{1}) - wanted;
 }
 
 at::Tensor flattened_parameters(std::span<const at::Tensor> parameters) {

@@ -19,6 +19,11 @@ enum class HessianProduct { double_backward, forward_over_reverse };
 /// (benchmarks/crest_fit): to time both in the run would make its result depend on the clock.
 HessianProduct to_hessian_product(const std::string& name);
 
+/// Cross entropy of each example, logits [B, C] and labels int64 [B] -> [B], with `smoothing` of the target's mass
+/// spread over all classes: the values of at::cross_entropy_loss, made of operations whose backward pass LibTorch can
+/// differentiate forward (it cannot for nll_loss, nor for batch normalisation: models/layers.cpp has that one).
+at::Tensor cross_entropy_by_operations(const at::Tensor& logits, const at::Tensor& labels, double smoothing);
+
 /// All parameters in one vector [D], each in the order of a contiguous tensor. A copy.
 at::Tensor flattened_parameters(std::span<const at::Tensor> parameters);
 
