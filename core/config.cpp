@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "core/config_keys.h"
+#include "core/config_yaml.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/text.h"
@@ -88,6 +89,7 @@ class Reader {
     }
     names_.insert(names_.end(), groups_.begin(), groups_.end());
   }
+  friend YAML::Node sage::parse_yaml(const std::string& text, const std::string& source);
 
   void read(const std::string& text, const std::string& source) {
     const YAML::Node root = parse(text, source);
@@ -272,6 +274,8 @@ Config load_config(const std::filesystem::path& yaml_file, std::span<const std::
   }
   return parse_config(text, yaml_file.empty() ? "defaults" : yaml_file.string(), overrides);
 }
+
+YAML::Node parse_yaml(const std::string& text, const std::string& source) { return Reader::parse(text, source); }
 
 std::string to_yaml(const Config& config) {
   std::string out;
