@@ -61,6 +61,16 @@ void check_out(const Sweep& sweep) {
   }
 }
 
+/// Names as `sage train` writes them into its run folder, whatever alias the study uses.
+void settle_names(StudyRun& run) {
+  try {
+    run.config.data.name = dataset_format(run.config.data.name).name;
+    run.config.model.name = find_model(run.config.model.name).name;
+  } catch (const ConfigError& error) {
+    throw ConfigError(fmt::format("run {}: {}", run.name, error.what()));
+  }
+}
+
 Sweep make_sweep(const SweepOptions& options) {
   Sweep sweep;
   sweep.study = load_study(options.study, options.base, options.overrides);
@@ -74,19 +84,18 @@ Sweep make_sweep(const SweepOptions& options) {
                     sweep.out / "logs" / (run.name + ".log"),
                     {}};
     placed.run.config.output_dir = placed.folder.string();
+    settle_names(placed.run);
     placed.state = look_at_run(placed.folder, placed.run.config, options.ranks);
     sweep.runs.push_back(std::move(placed));
   }
   return sweep;
 }
 
-/// Names that only the registries know, before anything has run for hours.
+/// Names that only the registries know, before anything has run for hours. Not for lists of runs and tables.
 void check_names(const Sweep& sweep) {
   for (const SweepRun& run : sweep.runs) {
     const Config& config = run.run.config;
     try {
-      dataset_format(config.data.name);
-      find_model(config.model.name);
       if (!config.selection.proxy.model.empty()) find_model(config.selection.proxy.model);
       find_selection_method(config.selection.method);
     } catch (const ConfigError& error) {
