@@ -13,6 +13,7 @@
 
 #include "core/config_keys.h"
 #include "core/config_source.h"
+#include "core/config_yaml.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/text.h"
@@ -91,6 +92,7 @@ class Reader {
     }
     names_.insert(names_.end(), groups_.begin(), groups_.end());
   }
+  friend YAML::Node sage::parse_yaml(const std::string& text, const std::string& source);
 
   void read(const std::string& text, const std::string& source) {
     const YAML::Node root = parse(text, source);
@@ -340,6 +342,8 @@ Config load_config(const std::filesystem::path& yaml_file, std::span<const std::
   for (const auto& text : overrides) layers.settings.push_back(to_setting(text));
   return layers.load();
 }
+
+YAML::Node parse_yaml(const std::string& text, const std::string& source) { return Reader::parse(text, source); }
 
 std::string to_yaml(const Config& config) {
   std::string out;

@@ -8,8 +8,10 @@
 #include "core/error.h"
 #include "launch/data_commands.h"
 #include "launch/flags.h"
+#include "launch/standalone.h"
 #include "launch/version.h"
 #include "training/commands.h"
+#include "training/features.h"
 
 namespace sage {
 namespace {
@@ -92,6 +94,15 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
   evaluate_command->add_option("checkpoint", checkpoint, "checkpoint file or run folder")->required();
   evaluate_command->add_option("overrides", evaluate_overrides, "key=value, for example data.path=...");
 
+  FeaturesOptions features;
+  auto* features_command = app.add_subcommand("features", "what the network sees in each example, as safetensors");
+  features_command->add_option("checkpoint", features.checkpoint, "checkpoint file or run folder")->required();
+  features_command->add_option("overrides", features.overrides, "key=value, for example data.path=...");
+  features_command->add_option("--split", features.split, "train (default) or test");
+  features_command->add_option("--subset", features.subset, "epoch_N_indices.json that says what was kept");
+  features_command->add_option("--out", features.out, "folder (default: features in the run folder)");
+  features_command->add_flag("--overwrite", features.overwrite, "replace files that are there");
+
   DataArguments data;
   auto* data_command = app.add_subcommand("data", "look at, check and download data sets");
   data_command->require_subcommand(1);
@@ -128,6 +139,8 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
   const ShowCommand show_select(config_show->add_subcommand("select", "as `sage select` would take it"), false);
   auto* config_list = config_command->add_subcommand("list", "every key with its type, unit, meaning and default");
 
+  add_standalone_commands(app);  // for the help: main() runs them before MPI starts
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& wanted) {  // --help
@@ -158,6 +171,7 @@ int run_command_line(Runtime& runtime, int argc, char** argv) {
     });
   }
   if (*evaluate_command) return evaluate_command_main(runtime, checkpoint, evaluate_overrides);
+  if (*features_command) return features_command_main(runtime, features);
   if (*data_command) {
     if (runtime.size() > 1) throw ConfigError("`sage data` works alone: start it without mpirun or srun");
     return run_data_command(data_command->get_subcommands().front()->get_name(), data);

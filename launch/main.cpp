@@ -12,6 +12,7 @@
 #include "distributed/runtime.h"
 #include "distributed/signals.h"
 #include "launch/command_line.h"
+#include "launch/standalone.h"
 
 namespace {
 
@@ -27,6 +28,7 @@ void keep_freed_memory() {
 int main(int argc, char** argv) {
   // A file-size limit then shows as an error of the write, with a message, instead of ending the program.
   std::signal(SIGXFSZ, SIG_IGN);
+  if (const auto status = sage::run_standalone(argc, argv)) return *status;
   keep_freed_memory();
   try {
     sage::Runtime runtime;

@@ -30,12 +30,6 @@ std::filesystem::path default_run_folder(const Config& config) {
          fmt::format("{}_{}_{}{}_seed{}", config.data.name, config.model.name, method, dropout, config.seed);
 }
 
-/// The run folder that a checkpoint lies in (<run>/checkpoints/<file>), or its own folder.
-std::filesystem::path run_folder_of(const std::filesystem::path& checkpoint) {
-  const auto folder = std::filesystem::absolute(checkpoint).parent_path();
-  return folder.filename() == "checkpoints" ? folder.parent_path() : folder;
-}
-
 /// ALL ranks. A launcher can start ranks with different arguments or files; what they would do together has no meaning.
 void expect_one_configuration(const Job& job, const Config& config) {
   const auto all = job.communicator->all_gather_strings(to_yaml(config));

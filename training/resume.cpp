@@ -136,4 +136,9 @@ std::string describe(const TrainingState& state, std::int64_t proxy_steps) {
                      state.has_begun_selection() ? ", in the selection" : "");
 }
 
+std::filesystem::path run_folder_of(const std::filesystem::path& checkpoint) {
+  const auto folder = std::filesystem::absolute(checkpoint).parent_path();
+  return folder.filename() == "checkpoints" ? folder.parent_path() : folder;
+}
+
 }  // namespace sage

@@ -27,6 +27,9 @@ std::optional<CheckpointName> parse_checkpoint_name(const std::filesystem::path&
 /// told in `notes`. Throws CheckpointError listing what was looked for.
 std::filesystem::path find_checkpoint(const std::filesystem::path& path, std::vector<std::string>& notes);
 
+/// The run folder that a checkpoint lies in (<run>/checkpoints/<file>), or its own folder. Absolute.
+std::filesystem::path run_folder_of(const std::filesystem::path& checkpoint);
+
 struct ResumePoint {
   std::filesystem::path path;
   TrainingState state;

@@ -41,6 +41,7 @@ checkpoints/
 subset_indices/
   epoch_N_indices.json  what was selected after N completed epochs; `ids` are the training examples KEPT
   epoch_N_scores.csv    example id, label, score and kept (1 or 0) of every training example
+features/             what `sage features` wrote: what the network sees in each example
 tensorboard/          `tensorboard --logdir tensorboard` shows curves of training and validation
 
 Example ids count the training examples from 0 in the order of the data set's official files, those set apart for
@@ -54,7 +55,8 @@ const std::vector<std::regex>& own_files() {
     for (const char* pattern :
          {R"(README\.txt|config\.(yaml|json)|metrics\.(json|csv)|data_changes\.json)",
           R"(checkpoints/checkpoint_epoch_\d+(_step_\d+)?\.safetensors)", R"(checkpoints/best_model\.safetensors)",
-          R"(subset_indices/epoch_\d+_(indices\.json|scores\.csv))", R"(profile/trace_rank_\d+\.json)"}) {
+          R"(subset_indices/epoch_\d+_(indices\.json|scores\.csv))", R"(profile/trace_rank_\d+\.json)",
+          R"(features/features_(train|test)(_\d+_of_\d+)?\.safetensors)"}) {
       made.emplace_back(fmt::format(R"(({})(\.\d+\.tmp)?)", pattern));
     }
     made.emplace_back(R"(training\.log)");
@@ -64,15 +66,8 @@ const std::vector<std::regex>& own_files() {
   return patterns;
 }
 
-bool is_run_folder(const fs::path& path) {
-  std::error_code error;
-  const fs::path readme = path / "README.txt";
-  if (!fs::is_regular_file(readme, error) || fs::file_size(readme, error) > (1 << 16)) return false;
-  return read_file(readme).starts_with(kReadmeFirstLine);
-}
-
 constexpr const char* kSubfolders[] = {"checkpoints", "subset_indices", "tensorboard/train", "tensorboard/validation",
-                                       "tensorboard", "profile"};
+                                       "tensorboard", "profile",        "features"};
 
 /// Files below `folder` that a run made and whose name fits `wanted`.
 std::vector<fs::path> find_own_files(const fs::path& folder, const std::function<bool(const std::string&)>& wanted) {
@@ -155,6 +150,13 @@ json peers_json(const std::map<std::string, Detection>& peers) {
 
 }  // namespace
 
+bool is_run_folder(const fs::path& path) {
+  std::error_code error;
+  const fs::path readme = path / "README.txt";
+  if (!fs::is_regular_file(readme, error) || fs::file_size(readme, error) > (1 << 16)) return false;
+  return read_file(readme).starts_with(kReadmeFirstLine);
+}
+
 double subset_overlap(std::span<const std::int64_t> ids, std::span<const std::int64_t> previous) {
   if (ids.empty()) return 0.0;
   const auto common = std::count_if(ids.begin(), ids.end(), [&](std::int64_t id) {
@@ -213,7 +215,8 @@ RunFolder RunFolder::open(const fs::path& path, OpenMode mode) {
   write_file(path / "README.txt", fmt::format("{}{}", kReadmeFirstLine, kReadmeRest));
   for (const char* subfolder : kSubfolders) {
     const std::string_view name = subfolder;
-    if (name.starts_with("tensorboard") || name == "profile") continue;  // only where their files are wanted
+    if (name.starts_with("tensorboard") || name == "profile" || name == "features")
+      continue;  // only where their files are wanted
     make_folder(path / subfolder);
   }
   return folder;

@@ -80,6 +80,9 @@ std::string git_revision();
 /// Local time with its offset: "2026-01-31T12:00:00+0100".
 std::string now_text();
 
+/// Whether a folder holds what a run made: by the first line of its README.txt.
+bool is_run_folder(const std::filesystem::path& path);
+
 class RunFolder {
  public:
   /// Makes the folder with its subfolders and README.txt, so that a folder that cannot be written is known at once, and

@@ -86,6 +86,7 @@ void Trainer::start_learner(std::uint64_t seed, bool restored_next) {
 int Trainer::run() {
   try {
     run_epochs();
+    if (folder_ != nullptr) metrics_->set_summary("finished", "yes");  // by which a complete run is known
     end();
     log_end();
     return 0;

@@ -254,3 +254,73 @@ def test_one_killed_task_ends_the_job_step_within_seconds(cluster, build_folder,
     assert step.returncode == 128 + 9
     assert "task 1: Killed" in errors, errors
     wait_until(lambda: not tasks_with(mark), 5, "no task left")
+
+
+STUDY = f"""
+name: array
+base: {CONFIG}
+set: {{training.steps: 40, selection.proxy.steps: 20}}
+seeds: [1, 2]
+groups:
+  methods:
+    variants:
+      random: {{selection.method: random, selection.scorer: current}}
+      bad: {{training.lr: 1e30, selection.mode: none, selection.scorer: current, training.steps: 10}}
+"""
+
+
+def test_a_sweep_is_submitted_as_an_array_and_gathered(cluster, build_folder, tmp_path):
+    sage, out = build_folder / "bin" / "sage", tmp_path / "out"
+    (tmp_path / "study.yaml").write_text(STUDY)
+    sweep = [sage, "sweep", tmp_path / "study.yaml", "--out", out, "--ranks", 2]
+    planned = cluster.run(*sweep, "--slurm", "--dry-run", "--sbatch=--time=5")
+    assert "--array=0-3 --ntasks=2" in planned.stdout and "--time=5" in planned.stdout and not out.exists()
+    submitted = cluster.run(*sweep, "--slurm", "--jobs", 2, "--sbatch=--time=5", "--sbatch=--nodes=1")
+    assert submitted.returncode == 0, submitted.stderr
+    assert "submitted as job" in submitted.stdout
+    job = (out / "slurm" / "job.txt").read_text().strip()
+    again = cluster.run(*sweep, "--slurm", "--resume")
+    assert again.returncode == 2 and (f"job {job} of this sweep is in the queue" in again.stderr
+                                      or "in use by another run" in again.stderr), again.stderr
+    wait_until(lambda: cluster.run("squeue", "--noheader", "--jobs", job).stdout.strip() == "", 90, f"end of job {job}")
+    gathered = cluster.run(*sweep, "--collect")
+    assert gathered.returncode == 0 and "2 of 2" in gathered.stdout, gathered.stdout
+    assert "methods-bad-seed1 (incomplete)" in gathered.stdout
+    log = (out / "logs" / f"slurm-{job}_2.log").read_text()
+    assert "ended with status 6 and is tried once more" in log
+    # Finished runs are not submitted again.
+    planned = cluster.run(*sweep, "--slurm", "--dry-run")
+    assert "--array=0-1 " in planned.stdout
+
+
+def test_a_sweep_that_sbatch_refuses_says_so(cluster, build_folder, tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    result = cluster.run(build_folder / "bin" / "sage", "sweep", tmp_path / "study.yaml", "--out", tmp_path / "out", "--slurm",
+                         "--sbatch=--partition=absent")
+    assert result.returncode == 5 and "sbatch refuses the job" in result.stderr, result.stderr
+    assert result.stderr.count("error: ") >= 1 and "partition" in result.stderr
+
+
+def test_an_array_task_that_is_stopped_goes_back_into_the_queue_and_finishes(cluster, build_folder, tmp_path):
+    """SIGUSR1, as two minutes before the time limit or at a preemption: save, requeue, resume, finish."""
+    sage, out = build_folder / "bin" / "sage", tmp_path / "out"
+    (tmp_path / "study.yaml").write_text(STUDY.split("      bad:")[0].replace("seeds: [1, 2]", "seeds: [1]").replace(
+        "training.steps: 40", "training.steps: 4000"))
+    sweep = [sage, "sweep", tmp_path / "study.yaml", "--out", out, "--ranks", 2]
+    submitted = cluster.run(*sweep, "--slurm", "--sbatch=--nodes=1")
+    assert submitted.returncode == 0, submitted.stderr
+    job = (out / "slurm" / "job.txt").read_text().strip()
+    log = out / "methods-random-seed1" / "training.log"
+    wait_until(lambda: log.exists() and "epoch 2/" in log.read_text(), 60, "training under way")
+    cluster.run("scancel", "--signal=USR1", job)
+    wait_until(lambda: "stopped by SIGUSR1" in log.read_text(), 30, "the run saves")
+    # Slurm lets a requeued job wait for two minutes; released it begins at once.
+    def begin_now():
+        cluster.run("scontrol", "update", f"JobId={job}_0", "StartTime=now")
+        return "resuming from" in log.read_text()
+
+    wait_until(begin_now, 60, "the run goes on")
+    wait_until(lambda: cluster.run("squeue", "--noheader", "--jobs", job).stdout.strip() == "", 90, f"end of job {job}")
+    assert "1 of 1" in cluster.run(*sweep, "--collect").stdout
+    text = (out / "logs" / f"slurm-{job}_0.log").read_text()
+    assert "was stopped by a signal; back into the queue" in text

@@ -1,0 +1,1 @@
+"""Python over run folders; no part of the program needs it."""

@@ -1,0 +1,186 @@
+"""What a network sees in the kept and in the discarded: over the files of `sage features`.
+
+    sage features runs/one_run
+    python -m analysis.features runs/one_run/features/features_train.safetensors --out features.html
+
+One self-contained page: t-SNE of the features coloured by kept or discarded and by class, class balance and margin of
+the kept against all, and a montage of 24 of the kept where the data set is found. The layout is drawn from at most
+--most examples (every k-th), by default 3000; it takes a minute or so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import pathlib
+import re
+import sys
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis import pictures
+from analysis.figures import COLOURS, MARKERS, legend_beside, new
+from analysis.report import STYLE, image, section
+from analysis.study import StudyError
+
+
+class Features:
+    """The rows of all files of one export; `kept` is None for the test split."""
+
+    def __init__(self, path: pathlib.Path):
+        from safetensors import SafetensorError, safe_open
+
+        several = re.fullmatch(r"(.*)_\d+_of_(\d+)\.safetensors", path.name)
+        paths = [path] if not several else [
+            path.with_name(f"{several[1]}_{i}_of_{several[2]}.safetensors") for i in range(1, int(several[2]) + 1)]
+        parts: dict[str, list[np.ndarray]] = {}
+        self.about: dict[str, str] = {}
+        for one in paths:
+            try:
+                with safe_open(one, framework="numpy") as file:
+                    self.about = file.metadata() or {}
+                    for name in file.keys():  # noqa: SIM118: no mapping
+                        parts.setdefault(name, []).append(file.get_tensor(name))
+            except (OSError, SafetensorError) as error:
+                raise StudyError(f"{one}: cannot be read ({error})") from error
+        try:
+            self.features = np.concatenate(parts["features"])
+            self.probabilities = np.concatenate(parts["probabilities"])
+            self.labels = np.concatenate(parts["labels"])
+            self.ids = np.concatenate(parts["ids"])
+            self.class_names: list[str] = json.loads(self.about["class_names"])
+        except (KeyError, ValueError) as error:
+            raise StudyError(f"{path}: not a file of `sage features` ({error!r})") from error
+        self.kept = np.concatenate(parts["kept"]).astype(bool) if "kept" in parts else None
+
+    def margins(self) -> np.ndarray:
+        """Probability of the label less the highest of the others."""
+        rows = np.arange(len(self.labels))
+        others = self.probabilities.copy()
+        others[rows, self.labels] = -1.0
+        return self.probabilities[rows, self.labels] - others.max(1)
+
+
+def layout(features: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are shown (every k-th, `most` of them at most) and their places in the plane, the same each time."""
+    from sklearn.manifold import TSNE
+
+    rows = np.arange(0, len(features), -(-len(features) // most))
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    return rows, TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features[rows])
+
+
+def places(found: Features, most: int) -> Figure:
+    rows, plane = layout(found.features, most)
+    figure = Figure(figsize=(11, 4.9), layout="constrained")
+    by_kept, by_class = figure.subplots(1, 2)
+    if found.kept is None:
+        by_kept.set_axis_off()
+    else:
+        kept = found.kept[rows]
+        by_kept.scatter(*plane[~kept].T, s=5, color="#c4c4c4", linewidths=0, label="discarded")
+        by_kept.scatter(*plane[kept].T, s=7, color=COLOURS[0], linewidths=0, label="kept")
+        by_kept.legend(fontsize=8, markerscale=2, loc="upper right")
+        by_kept.set_title("kept or discarded", fontsize=10)
+    labels = found.labels[rows]
+    if len(found.class_names) <= 16:
+        for number, name in enumerate(found.class_names):
+            by_class.scatter(*plane[labels == number].T, s=8, color=COLOURS[number % len(COLOURS)], linewidths=0,
+                             marker=MARKERS[number // len(COLOURS)], label=name)
+        by_class.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    else:
+        by_class.scatter(*plane.T, s=6, c=labels, cmap="viridis", linewidths=0)
+    by_class.set_title("class", fontsize=10)
+    for axes in (by_kept, by_class):
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return figure
+
+
+def balance(found: Features) -> Figure:
+    """Share of each class in all and in the kept."""
+    assert found.kept is not None
+    figure, axes = new(8, 3.4)
+    count = len(found.class_names)
+    everything = np.bincount(found.labels, minlength=count) / len(found.labels)
+    kept = np.bincount(found.labels[found.kept], minlength=count) / max(1, found.kept.sum())
+    axes.bar(np.arange(count) - 0.2, 100 * everything, width=0.4, color="#b0b0b0", label="all")
+    axes.bar(np.arange(count) + 0.2, 100 * kept, width=0.4, color=COLOURS[0], label="kept")
+    if count <= 25:
+        axes.set_xticks(range(count), found.class_names, rotation=40, ha="right", fontsize=8)
+    axes.set_ylabel("share of the examples, %")
+    legend_beside(axes, 2)
+    return figure
+
+
+def margin_histogram(found: Features) -> Figure:
+    """Margins of all, and of the kept, as shares of each."""
+    figure, axes = new(8, 3.4)
+    margins, bins = found.margins(), np.linspace(-1, 1, 41)
+    axes.hist(margins, bins=bins, weights=np.full(len(margins), 100 / len(margins)), color="#b8b8b8", label="all")
+    if found.kept is not None and found.kept.any():
+        kept = margins[found.kept]
+        axes.hist(kept, bins=bins, weights=np.full(len(kept), 100 / len(kept)), color=COLOURS[0], histtype="step",
+                  linewidth=1.6, label="kept")
+    axes.set_xlabel("margin: probability of the label less the highest other")
+    axes.set_ylabel("share of the examples, %")
+    legend_beside(axes, 2)
+    return figure
+
+
+def picks(found: Features, data_path: str) -> str:
+    """24 of the kept, evenly over their ids."""
+    name = found.about.get("data", "")
+    folder = pictures.find_folder(name, data_path)
+    if found.kept is None or folder is None or not found.kept.any():
+        return ""
+    images = pictures.train_images(name, folder)
+    rows = np.flatnonzero(found.kept)
+    rows = rows[np.linspace(0, len(rows) - 1, min(24, len(rows))).astype(int)]
+    if found.ids[rows].max() >= len(images):
+        return ""
+    margins = found.margins()
+    titles = [f"{found.class_names[found.labels[row]]}\n{margins[row]:+.2f}" for row in rows]
+    figure = pictures.montage(images, list(found.ids[rows]), titles, "")
+    return image(figure, "24 of the kept, evenly over their ids, with label and margin", vector=False)
+
+
+def page(found: Features, most: int, data_path: str) -> str:
+    title = "Features of {} on {} ({})".format(*(found.about.get(key, "?") for key in ("model", "data", "split")))
+    total = len(found.labels)
+    kept = "" if found.kept is None else f", {int(found.kept.sum())} of {total} kept"
+    parts = [f"<h1>{html.escape(title)}</h1>",
+             f"<p>{total} examples{kept}; {found.features.shape[1]} features of "
+             f"{html.escape(found.about.get('checkpoint', '?'))}.</p>",
+             section("t-SNE of the features",
+                     image(places(found, most), f"t-SNE of at most {most} examples", vector=False))]
+    if found.kept is not None:
+        parts.append(section("Class balance", image(balance(found), "Share of each class in all and in the kept")))
+    parts.append(section("Margin", image(margin_histogram(found), "Margins of all and of the kept")))
+    parts.append(section("24 of the kept", picks(found, data_path)))
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+            f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m analysis.features", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=pathlib.Path, help="a file of `sage features` (any of several parts)")
+    parser.add_argument("--out", type=pathlib.Path, default=None, help="the page (default: features.html there)")
+    parser.add_argument("--most", type=int, default=3000, help="examples in the layout")
+    parser.add_argument("--data", default="", help="folder of the data set (default: as the program finds it)")
+    given = parser.parse_args(arguments)
+    out = given.out or given.file.with_name("features.html")
+    try:
+        out.write_text(page(Features(given.file), max(10, given.most), given.data))
+    except StudyError as error:
+        print(f"analysis.features: {error}", file=sys.stderr)
+        return 2
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
