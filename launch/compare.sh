@@ -16,7 +16,7 @@ and writes RESULTS/table.txt and RESULTS/plot.png. key=value goes to all runs, f
   --methods LIST       of top,filter,random,all (default: these) and variants of filter: by_loss (cut off by the loss),
                        confident (counted by confident counting alone), strata, farthest, facility (what is drawn covers
                        the rest), facility_by_loss, clusters (agreement with the nearest of four directions), full (all
-                       parameters), last_block (of the small CNN)
+                       parameters), last_block (of the MLP)
   --labels LIST        of clean,wrong20,wrong40 (default: clean,wrong20); wrong20: 20 % of the training labels made wrong
   --fresh              repeat the runs that are finished already
 
@@ -61,7 +61,7 @@ declare -A arms=(
   [facility_by_loss]="selection.method=sage selection.keep=coverage selection.coverage=facility_location selection.filter.by=small_loss"
   [clusters]="selection.method=sage selection.keep=filter selection.clusters=4"
   [full]="selection.method=sage selection.keep=filter selection.gradient.scope=full"
-  [last_block]="selection.method=sage selection.keep=filter selection.gradient.scope=[conv3.*,bn3.*,fc.*]"
+  [last_block]="selection.method=sage selection.keep=filter selection.gradient.scope=[fc2.*,fc.*]"
   [random]="selection.method=random selection.scorer=current"
   [all]="selection.mode=none selection.scorer=current"
 )

@@ -4,7 +4,7 @@
 // Two ways to count. Confident counting takes a label for suspect if the network is confident of another class; it
 // counts too many where the network has learned little, too few where it has learned long, and sees labels that are
 // confused in pairs. Counting by chance (ours) takes one for suspect if the network gives it less than 1 / classes; it
-// hardly depends on how long the network has learned, but does not see pairs. docs/results.md has the figures.
+// hardly depends on how long the network has learned, but does not see pairs.
 //
 // Northcutt, Jiang, Chuang: "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70, 2021, section 3.1.
 #pragma once
