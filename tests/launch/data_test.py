@@ -26,8 +26,8 @@ def photos(tmp_path):
 
 
 TRAINING = ["data.name=image_folder", "data.image_size=16", "model.name=mlp", "training.epochs=2",
-            "selection.mode=none", "training.batch_size=4", "data.augment.flip=true", "data.augment.randaugment=2", "data.augment.erasing=0.3",
-            "data.augment.cutmix.enabled=true", "data.augment.mixup.enabled=true"]  # fmt: skip
+            "selection.mode=none", "training.batch_size=4", "data.augment.flip=true", "data.augment.randaugment=2",
+            "data.augment.erasing=0.3", "data.augment.cutmix.enabled=true", "data.augment.mixup.enabled=true"]  # fmt: skip
 
 
 def train(folder, *extra, ranks=1):
