@@ -19,7 +19,8 @@ OPERATIONS = ["Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotat
 STRENGTHS = {
     "ShearX": [0.09, -0.3, 0.171], "ShearY": [0.3, -0.09], "TranslateX": [13, -40], "TranslateY": [-7, 31],
     "Rotate": [9.0, -30.0, 17.3, 0.0], "Brightness": [0.27, -0.9, 0.9], "Color": [0.27, -0.9, 0.9],
-    "Contrast": [-0.27, 0.9, -0.9], "Sharpness": [0.27, -0.9, 0.9], "Posterize": [7, 4, 8, 5], "Solarize": [178.5, 0.0, 255.0],
+    "Contrast": [-0.27, 0.9, -0.9], "Sharpness": [0.27, -0.9, 0.9], "Posterize": [7, 4, 8, 5],
+    "Solarize": [178.5, 0.0, 255.0],
 }  # fmt: skip
 
 
@@ -118,8 +119,8 @@ def main(helper):
             peer.add("resize", expected, 0, 0, "resize", folder / "raw", height, width, y, x, h, w, to_h, to_w)
             tensor = F.pil_to_tensor(source)
             tensor = F.resized_crop(tensor, y, x, h, w, [to_h, to_w], InterpolationMode.BILINEAR, antialias=True)
-            peer.add("resize-of-tensors", tensor.permute(1, 2, 0), 1, 0.5, "resize", folder / "raw", height, width, y, x,
-                     h, w, to_h, to_w)  # fmt: skip
+            peer.add("resize-of-tensors", tensor.permute(1, 2, 0), 1, 0.5, "resize", folder / "raw", height, width, y,
+                     x, h, w, to_h, to_w)  # fmt: skip
         for number, operation in enumerate(OPERATIONS):
             for strength in STRENGTHS.get(operation, [0.0]):
                 expected = _apply_op(source, operation, strength, InterpolationMode.NEAREST, None)

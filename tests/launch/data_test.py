@@ -25,9 +25,9 @@ def photos(tmp_path):
     return folder
 
 
-TRAINING = ["data.name=image_folder", "data.image_size=16", "model.name=mlp", "training.epochs=2", "selection.mode=none",
-            "training.batch_size=4", "data.augment.flip=true", "data.augment.randaugment=2", "data.augment.erasing=0.3",
-            "data.augment.cutmix.enabled=true", "data.augment.mixup.enabled=true"]  # fmt: skip
+TRAINING = ["data.name=image_folder", "data.image_size=16", "model.name=mlp", "training.epochs=2",
+            "selection.mode=none", "training.batch_size=4", "data.augment.flip=true", "data.augment.randaugment=2",
+            "data.augment.erasing=0.3", "data.augment.cutmix.enabled=true", "data.augment.mixup.enabled=true"]  # fmt: skip
 
 
 def train(folder, *extra, ranks=1):
@@ -64,8 +64,8 @@ def test_a_corrupt_image_is_named_counted_and_left_out(photos, tmp_path):
           "data.corrupt_images=skip")  # fmt: skip
     # While images are read as they are used, too: the rank that meets it ends the job.
     fly = "data.augment.random_resized_crop=true"
-    fails(sage("train", *TRAINING, fly, f"data.path={photos}", f"output_dir={tmp_path / 'b'}", ranks=2), 3, "bees/04.jpg",
-          "data.corrupt_images=skip")  # fmt: skip
+    fails(sage("train", *TRAINING, fly, f"data.path={photos}", f"output_dir={tmp_path / 'b'}", ranks=2), 3,
+          "bees/04.jpg", "data.corrupt_images=skip")  # fmt: skip
     for folder, extra in (("c", "data.augment.flip=true"), ("d", fly)):
         train(tmp_path / folder, f"data.path={photos}", "data.corrupt_images=skip", extra, ranks=2)
         metrics = json.loads((tmp_path / folder / "metrics.json").read_text())
