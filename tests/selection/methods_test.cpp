@@ -288,6 +288,17 @@ TEST_P(Methods, GradMatchTakesDuplicatesOnce) {
   EXPECT_LE(fitted, 4);
 }
 
+TEST_P(Methods, AScopeBeyondTheLastLayerIsNoted) {
+  test_.config.gradient.scope = {"full"};
+  for (const char* method : {"gradmatch", "craig", "glister"}) {
+    const auto warnings = select(method).warnings;
+    EXPECT_TRUE(std::any_of(warnings.begin(), warnings.end(), [](const std::string& text) {
+      return text.find("selection.gradient.scope is [full]") != std::string::npos;
+    })) << method;
+  }
+  EXPECT_TRUE(select("herding").warnings.empty() || !GetParam());
+}
+
 TEST_P(Methods, CraigStandsForAll) {
   const PlainFactors plain(test_.source, test_.ids);
   for (const char* features : {"residual", "gradient"}) {

@@ -87,6 +87,19 @@ TEST(RealFashionMnist, FilterSelectsTheSameSubset) {
       {"fashion_mnist", "cnn", 6000, {"selection.sketch.size=64", "selection.keep=filter", "data.corrupt_labels=0.2"}});
 }
 
+TEST(RealFashionMnist, OtherMethodsSelectTheSameSubset) {
+  for (const char* method : {"gradmatch", "diversity", "herding", "craig", "submodular", "el2n"}) {
+    for (const char* per_class : {"true", "false"}) {
+      SCOPED_TRACE(method);
+      expect_the_same_subset(
+          {"fashion_mnist",
+           "mlp",
+           1500,
+           {std::string("selection.method=") + method, std::string("selection.per_class=") + per_class}});
+    }
+  }
+}
+
 TEST(RealFashionMnist, FullScopeSelectsTheSameSubset) {
   expect_the_same_subset({"fashion_mnist", "cnn", 1200, {"selection.sketch.size=16", "selection.gradient.scope=full"}});
 }
