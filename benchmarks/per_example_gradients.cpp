@@ -17,7 +17,7 @@ namespace {
 void measure() {
   const std::int64_t batch = 64, rows = 64;
   const auto format = at::MemoryFormat::ChannelsLast;
-  const auto model = make_model({.name = "resnet20", .pretrained = ""}, {3, 32, 32}, 10, 1);
+  const auto model = make_model({.name = "resnet20"}, {3, 32, 32}, 10, 1);
   model->to(at::kCPU, at::kFloat, format);
   model->eval();
   const at::Tensor images = at::randn({batch, 3, 32, 32}, at::kFloat).contiguous(format);

@@ -49,35 +49,34 @@ void measure() {
   for (const auto id : experiment->validation) {
     validation_labels.push_back(experiment->labels[static_cast<std::size_t>(id)]);
   }
-  SelectionResult result;
   const auto select = [&](const Config& config) {
     ModelGradientSource source(*network, *experiment->train_images, experiment->labels, config.selection, 0.0);
-    result = select_examples({.config = config.selection,
-                              .seed = 1,
-                              .round = 0,
-                              .ids = experiment->candidates,
-                              .labels = labels,
-                              .class_count = 10,
-                              .source = &source,
-                              .communicator = *one,
-                              .validation_ids = experiment->validation,
-                              .validation_labels = validation_labels});
+    return select_examples({.config = config.selection,
+                            .seed = 1,
+                            .round = 0,
+                            .ids = experiment->candidates,
+                            .labels = labels,
+                            .class_count = 10,
+                            .source = &source,
+                            .communicator = *one,
+                            .validation_ids = experiment->validation,
+                            .validation_labels = validation_labels});
   };
   const Config sage = config_of({"selection.method=sage"});
-  for (const Case& test : kCases) {
-    const Config config = config_of(test.settings);
-    SelectionSeconds parts;
-    const std::vector<double> seconds = interleaved_medians(1, {[&] { select(sage); },
-                                                                [&] {
-                                                                  select(config);
-                                                                  parts = result.seconds;
-                                                                }});
-    print_row({{"row", fmt::format("selection by {}", test.name)},
-               {"what", fmt::format("{} of {} Fashion-MNIST images, small CNN", result.kept.size(), labels.size())},
-               {"ours_seconds", seconds[1]},
+  std::vector<Config> configs;
+  for (const Case& test : kCases) configs.push_back(config_of(test.settings));
+  std::vector<SelectionResult> last(configs.size());
+  std::vector<std::function<void()>> actions = {[&] { select(sage); }};
+  for (std::size_t i = 0; i < configs.size(); ++i) actions.emplace_back([&, i] { last[i] = select(configs[i]); });
+  const std::vector<double> seconds = interleaved_medians(1, actions);
+  for (std::size_t i = 0; i < configs.size(); ++i) {
+    const SelectionSeconds& parts = last[i].seconds;
+    print_row({{"row", fmt::format("selection by {}", kCases[i].name)},
+               {"what", fmt::format("{} of {} Fashion-MNIST images, small CNN", last[i].kept.size(), labels.size())},
+               {"ours_seconds", seconds[i + 1]},
                {"peer", "selection by sage of the same images, ell 256"},
                {"peer_seconds", seconds[0]},
-               {"target", test.target},
+               {"target", kCases[i].target},
                {"note", fmt::format("the last: pass {:.2f} s, choice {:.2f} s", parts.score, parts.choose)}});
   }
 }

@@ -154,6 +154,7 @@ struct SelectionConfig {
   } uncertainty;
   struct GradMatch {
     double lambda = 0.5;      // weight of ||w||^2
+    std::int64_t batch = 1;   // examples of an atom; above 1: random mini-batches are chosen whole
     double tolerance = 1e-4;  // stop where the squared residual is below this part of the squared target
   } gradmatch;
   struct Craig {

@@ -214,7 +214,7 @@ void add_selection(Table& t, SelectionConfig& c) {
   t.choice("selection.cache_precision", c.cache_precision, {"float32", "bf16"},
            "of the features or projected gradients that are kept between the passes");
   t.integer("selection.memory_limit_mib", c.memory_limit_mib, {1, 1e9}, "MiB",
-            "auto: cached where what is kept per rank stays below this");
+            "auto: cached where what is kept per rank stays below this; craig, submodular: the largest kernel");
   t.integer("selection.shards", c.shards, {0, 65536}, "shards",
             "logical shards that are sketched apart (a power of two); 0: from the number of examples and the sketch "
             "size. Fixes the result whatever the number of ranks");
@@ -228,6 +228,8 @@ void add_selection(Table& t, SelectionConfig& c) {
   t.number("selection.gradmatch.lambda", c.gradmatch.lambda, at_least(0), "", "gradmatch: weight of ||w||^2");
   t.number("selection.gradmatch.tolerance", c.gradmatch.tolerance, at_least(0), "",
            "gradmatch: stop where the squared residual falls below this part of the squared target");
+  t.integer("selection.gradmatch.batch", c.gradmatch.batch, {1, 1e6}, "examples",
+            "gradmatch: above 1, random mini-batches of so many are chosen whole and share a weight (GradMatch-PB)");
   t.choice("selection.craig.features", c.craig.features, {"residual", "gradient"},
            "craig: distances between softmax - onehot, or between gradients of the classifier");
   t.number("selection.glister.step", c.glister.step, above(0), "",

@@ -4,6 +4,8 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -210,6 +212,15 @@ class GroupSelector {
     return picks;
   }
 
+  /// Methods by gradients use the last layer's.
+  void note_scope() {
+    const std::vector<std::string>& scope = request_.config.gradient.scope;
+    if (!method_.columns.residuals || scope == std::vector<std::string>{"classifier"}) return;
+    result_.warnings.push_back(
+        fmt::format("selection.gradient.scope is [{}], but {} goes by the gradients of the last layer",
+                    fmt::join(scope, ", "), method_.name));
+  }
+
   void finish(std::vector<Pick> picks) {
     std::sort(picks.begin(), picks.end(), [](const Pick& a, const Pick& b) { return a.position < b.position; });
     result_.method = method_.name;
@@ -218,6 +229,7 @@ class GroupSelector {
       if (method_.weighs) result_.weights.push_back(static_cast<float>(pick.weight));
     }
     describe_classes(request_, result_);
+    note_scope();
   }
 
   const SelectionRequest& request_;

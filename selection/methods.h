@@ -23,7 +23,8 @@ SelectionResult select_herding(const SelectionRequest& request);
 /// Orthogonal matching pursuit: min over w >= 0 with at most k non-zeros of ||sum w_i g_i - sum of all g||^2 + lambda
 /// ||w||^2, non-negative least squares at each step; stops where the squared residual is at most `tolerance` of the
 /// squared target, or where nothing helps; a shortfall is filled at random with weight 1. Killamsetty et al.,
-/// "GRAD-MATCH", ICML 2021, algorithm 2. Weighted.
+/// "GRAD-MATCH", ICML 2021, algorithm 2. With gradmatch.batch > 1 the atoms are random mini-batches (GRAD-MATCH-PB),
+/// each the sum of its examples' gradients, and keep ceil(n / batch) x D float64 on every rank of the group. Weighted.
 SelectionResult select_gradmatch(const SelectionRequest& request);
 
 /// Facility location by max(D) - D for distances D of r (or g), weights = cluster sizes. Mirzasoleiman, Bilmes and

@@ -22,7 +22,7 @@ using testing::random_tensor;
 
 std::unique_ptr<Classifier> make(const std::string& name, InputShape shape = {3, 32, 32}, std::int64_t classes = 10,
                                  std::uint64_t seed = 1, std::int64_t width = 0) {
-  return make_model(ModelConfig{.name = name, .width = width, .pretrained = ""}, shape, classes, seed);
+  return make_model(ModelConfig{.name = name, .width = width}, shape, classes, seed);
 }
 
 /// Counted without drawing the weights.
@@ -175,7 +175,7 @@ TEST(Architectures, ARankWithoutExamplesTakesPartInForwardAndBackward) {
   };
   for (const char* name : {"cnn", "resnet18", "resnext", "mobilenet_v2", "efficientnet_b0", "vit_tiny"}) {
     SCOPED_TRACE(name);
-    const auto model = make_model(ModelConfig{.name = name, .pretrained = ""}, {3, 8, 8}, 5, 1, identity);
+    const auto model = make_model(ModelConfig{.name = name}, {3, 8, 8}, 5, 1, identity);
     at::Tensor noise;
     if (model->noise_width() > 0) {
       noise = at::zeros({0, model->noise_width()});
@@ -232,9 +232,7 @@ TEST(Architectures, SmoothNetworksAreTwiceDifferentiable) {
 
 TEST(Architectures, TheStemFollowsTheImageUnlessItIsGiven) {
   const auto first_of = [](const std::string& name, std::int64_t side, const std::string& stem) {
-    return make_model(ModelConfig{.name = name, .stem = stem, .pretrained = ""}, {3, side, side}, 5, 1)
-        ->parameters()[0]
-        .size(2);
+    return make_model(ModelConfig{.name = name, .stem = stem}, {3, side, side}, 5, 1)->parameters()[0].size(2);
   };
   EXPECT_EQ(first_of("resnet18", 95, "auto"), 3);
   EXPECT_EQ(first_of("resnet18", 96, "auto"), 7);
@@ -242,7 +240,7 @@ TEST(Architectures, TheStemFollowsTheImageUnlessItIsGiven) {
   EXPECT_EQ(first_of("resnet18", 32, "imagenet"), 7);
   // The mobile networks have torchvision's at any size; the shapes of their weights are the same, their maps are not.
   const auto model_of = [](const std::string& stem) {
-    auto model = make_model(ModelConfig{.name = "mobilenet_v2", .stem = stem, .pretrained = ""}, {3, 32, 32}, 5, 1);
+    auto model = make_model(ModelConfig{.name = "mobilenet_v2", .stem = stem}, {3, 32, 32}, 5, 1);
     model->eval();
     return model;
   };
@@ -330,7 +328,7 @@ TEST(Architectures, GiveTheBatchNormFunctionToEveryNormLayer) {
       {"resnet50", 53}, {"mobilenet_v2", 52}, {"efficientnet_b0", 49}, {"vit_tiny", 0}};
   for (const auto& [name, count] : norm_layers) {
     int calls = 0;
-    const auto model = make_model(ModelConfig{.name = name, .pretrained = ""}, {1, 8, 8}, 3, 1,
+    const auto model = make_model(ModelConfig{.name = name}, {1, 8, 8}, 3, 1,
                                   [&calls](const at::Tensor& input, const at::Tensor&, const at::Tensor&,
                                            const at::Tensor&, const at::Tensor&, double, double) {
                                     ++calls;
@@ -370,9 +368,7 @@ TEST(Registry, RefusesWhatMakesNoSense) {
   EXPECT_NE(patches.find("16x16 pixels, but the data set has 40x32 pixels"), std::string::npos) << patches;
   EXPECT_NE(message_of([] { make("vit_tiny", {1, 29, 29}); }).find("multiples of 2"), std::string::npos);
   const auto with_stem = [](const std::string& name, const std::string& stem) {
-    return message_of([&] {
-      make_model(ModelConfig{.name = name, .stem = stem, .pretrained = ""}, {3, 32, 32}, 10, 1);
-    });
+    return message_of([&] { make_model(ModelConfig{.name = name, .stem = stem}, {3, 32, 32}, 10, 1); });
   };
   EXPECT_NE(with_stem("resnet20", "cifar").find("resnet20 has one stem"), std::string::npos);
   EXPECT_NE(with_stem("resnet18", "none").find("'none' is not auto, cifar or imagenet"), std::string::npos);

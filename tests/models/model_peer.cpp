@@ -73,7 +73,7 @@ int main(int argc, char** argv) {
       batch[name] = tensor;
     }
     const at::Tensor& images = batch.at("images");
-    const sage::ModelConfig config{.name = argv[2], .stem = argv[3], .pretrained = ""};
+    const sage::ModelConfig config{.name = argv[2], .stem = argv[3]};
     const auto model =
         sage::make_model(config, {images.size(1), images.size(2), images.size(3)}, std::stoll(argv[4]), 3);
     if (verb == "pass") sage::load_pretrained(*model, folder / "weights.safetensors");

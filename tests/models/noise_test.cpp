@@ -17,7 +17,7 @@ namespace sage {
 namespace {
 
 std::unique_ptr<Classifier> make(const std::string& name) {
-  auto model = make_model(ModelConfig{.name = name, .pretrained = ""}, {3, 8, 8}, 10, 1);
+  auto model = make_model(ModelConfig{.name = name}, {3, 8, 8}, 10, 1);
   testing::disturb(*model);
   return model;
 }

@@ -212,13 +212,13 @@ TEST(TransformerLayers, EqualOneBackwardPassPerExample) {
 class ModelOracle : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(ModelOracle, EqualsOneBackwardPassPerExample) {
-  const auto model = make_model(ModelConfig{.name = GetParam(), .pretrained = ""}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = GetParam()}, {3, 8, 8}, 10, 7);
   testing::disturb(*model);
   check_against_oracle(*model, {"full"}, 3, 2, 0.05);
 }
 
 TEST_P(ModelOracle, ClassifierScopeEqualsOneBackwardPassPerExample) {
-  const auto model = make_model(ModelConfig{.name = GetParam(), .pretrained = ""}, {1, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = GetParam()}, {1, 8, 8}, 10, 7);
   testing::disturb(*model);
   check_against_oracle(*model, {"classifier"}, 5, 2, 0.1);
 }
@@ -229,11 +229,10 @@ INSTANTIATE_TEST_SUITE_P(Models, ModelOracle,
                          [](const auto& information) { return information.param; });
 
 TEST(PerExampleGradients, PartsOfTheLargestNetworksWork) {
-  const auto resnet =
-      make_model(ModelConfig{.name = "resnet50", .stem = "imagenet", .pretrained = ""}, {3, 32, 32}, 10, 7);
+  const auto resnet = make_model(ModelConfig{.name = "resnet50", .stem = "imagenet"}, {3, 32, 32}, 10, 7);
   testing::disturb(*resnet);
   check_against_oracle(*resnet, {"conv1.weight", "layer4.2.bn3.*", "layer3.0.downsample.*", "fc.bias"}, 2, 2, 0.0);
-  const auto transformer = make_model(ModelConfig{.name = "vit_b_16", .pretrained = ""}, {3, 16, 16}, 10, 7);
+  const auto transformer = make_model(ModelConfig{.name = "vit_b_16"}, {3, 16, 16}, 10, 7);
   testing::disturb(*transformer);
   check_against_oracle(*transformer,
                        {"class_token", "encoder.pos_embedding", "encoder.layers.encoder_layer_11.*_proj*"}, 2, 2, 0.0);
@@ -245,7 +244,7 @@ TEST(PerExampleGradients, TheClassifierIsTheLastLayerWhateverItsName) {
                                                     {"efficientnet_b0", "classifier.1"},
                                                     {"vit_tiny", "heads.head"}};
   for (const auto& [name, head] : heads) {
-    const auto model = make_model(ModelConfig{.name = name, .pretrained = ""}, {3, 8, 8}, 10, 7);
+    const auto model = make_model(ModelConfig{.name = name}, {3, 8, 8}, 10, 7);
     EXPECT_EQ(model->head_name(), head);
     const PerExampleGradients engine(*model, {"classifier"}, 0.0, 2);
     ASSERT_EQ(engine.slices().size(), 2U) << name;
@@ -259,13 +258,13 @@ TEST(PerExampleGradients, TheClassifierIsTheLastLayerWhateverItsName) {
 }
 
 std::unique_ptr<Classifier> make_cnn_for_digits() {
-  auto model = make_model(ModelConfig{.name = "cnn", .width = 8, .pretrained = ""}, {1, 8, 8}, 10, 7);
+  auto model = make_model(ModelConfig{.name = "cnn", .width = 8}, {1, 8, 8}, 10, 7);
   testing::disturb(*model);
   return model;
 }
 
 TEST(PerExampleGradients, ChannelsLastGivesTheSameColumns) {
-  const auto model = make_model(ModelConfig{.name = "resnet20", .pretrained = ""}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "resnet20"}, {3, 8, 8}, 10, 7);
   testing::disturb(*model);
   const Data data = make_data(*model, 4);
   PerExampleGradients engine(*model, {"full"}, 0.0, 2);
@@ -311,7 +310,7 @@ TEST(PerExampleGradients, TheFactoredFormEqualsTheRows) {
 
 TEST(PerExampleGradients, ManyClassesAreProjectedInBlocks) {
   // 64 x 400 x 200 elements of scratch at once would pass the limit of 2^22: 163 classes at a time.
-  const auto model = make_model(ModelConfig{.name = "mlp", .width = 6, .pretrained = ""}, {1, 4, 4}, 200, 7);
+  const auto model = make_model(ModelConfig{.name = "mlp", .width = 6}, {1, 4, 4}, 200, 7);
   const Data data = make_data(*model, 64);
   PerExampleGradients engine(*model, {"classifier"}, 0.0, 64);
   at::Tensor rows = at::zeros({64, engine.dimension()});
@@ -322,7 +321,7 @@ TEST(PerExampleGradients, ManyClassesAreProjectedInBlocks) {
 
 TEST(PerExampleGradients, ProjectsIn16BitsWithTheErrorOf16Bits) {
   // Products of n terms of random signs, each rounded to 8 bits: a relative error near 2^-8, whatever n is.
-  const auto model = make_model(ModelConfig{.name = "resnet20", .width = 4, .pretrained = ""}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "resnet20", .width = 4}, {3, 8, 8}, 10, 7);
   const Data data = make_data(*model, 12);
   for (const char* scope : {"classifier", "full"}) {
     PerExampleGradients engine(*model, {scope}, 0.0, 5);
@@ -339,7 +338,7 @@ TEST(PerExampleGradients, ProjectsIn16BitsWithTheErrorOf16Bits) {
 }
 
 TEST(PerExampleGradients, ScopesSelectParametersInTheirOrder) {
-  const auto model = make_model(ModelConfig{.name = "resnet18", .pretrained = ""}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "resnet18"}, {3, 8, 8}, 10, 7);
   const auto names_of = [&model](const Scope& scope) {
     std::vector<std::string> names;
     std::int64_t end = 0;
@@ -369,7 +368,7 @@ TEST(PerExampleGradients, ScopesSelectParametersInTheirOrder) {
 }
 
 TEST(PerExampleGradients, PartsOfLayersAndParallelBranchesWork) {
-  const auto model = make_model(ModelConfig{.name = "resnext", .pretrained = ""}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "resnext"}, {3, 8, 8}, 10, 7);
   testing::disturb(*model);
   check_against_oracle(*model, {"layer2.0.downsample.0.weight", "layer2.0.conv2.weight", "*.bn3.bias"}, 3, 2, 0.0);
   check_against_oracle(*model, {"layer3.?.bn2.weight", "fc.bias"}, 3, 2, 0.0);
@@ -436,7 +435,7 @@ double status_bytes(const std::string& key) {
 
 TEST(PerExampleGradients, NeverHoldChunkTimesDimension) {
   const std::int64_t chunk_size = 16;
-  const auto model = make_model(ModelConfig{.name = "resnet18", .pretrained = ""}, {3, 16, 16}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "resnet18"}, {3, 16, 16}, 10, 7);
   const Data data = make_data(*model, chunk_size);
   PerExampleGradients engine(*model, {"full"}, 0.0, chunk_size);
   const at::Tensor sketch = at::ones({2, engine.dimension()});

@@ -15,7 +15,7 @@ namespace sage {
 namespace {
 
 std::unique_ptr<Classifier> make(const std::string& name, std::uint64_t seed, std::int64_t classes = 10) {
-  return make_model(ModelConfig{.name = name, .pretrained = ""}, {1, 8, 8}, classes, seed);
+  return make_model(ModelConfig{.name = name}, {1, 8, 8}, classes, seed);
 }
 
 std::string message_of_loading(Module& model, const std::vector<NamedTensor>& state) {
@@ -132,10 +132,9 @@ TEST_F(Pretrained, CountsOfBatchesMayBeMissing) {
 }
 
 TEST_F(Pretrained, NamesTheFileAndWhatDoesNotFitAndChangesNothing) {
-  const auto model = make_model(ModelConfig{.name = "resnet18", .pretrained = ""}, {3, 8, 8}, 10, 1);
+  const auto model = make_model(ModelConfig{.name = "resnet18"}, {3, 8, 8}, 10, 1);
   const at::Tensor before = model->parameters()[0].detach().clone();
-  const auto large =
-      make_model(ModelConfig{.name = "resnet18", .stem = "imagenet", .pretrained = ""}, {3, 8, 8}, 1000, 1);
+  const auto large = make_model(ModelConfig{.name = "resnet18", .stem = "imagenet"}, {3, 8, 8}, 1000, 1);
   write(copy_state(*large));
   std::string message = message_of_loading(*model);
   EXPECT_NE(message.find(file_.string()), std::string::npos) << message;

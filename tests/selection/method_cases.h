@@ -108,6 +108,11 @@ inline constexpr Variant kMethodVariants[] = {
        c.gradmatch.lambda = 0.0;
        c.gradmatch.tolerance = 0.0;
      }},
+    {"gradmatch of mini-batches",
+     [](SelectionConfig& c) {
+       c.method = "gradmatch";
+       c.gradmatch.batch = 5;
+     }},
     {"craig", [](SelectionConfig& c) { c.method = "craig"; }},
     {"craig of gradients",
      [](SelectionConfig& c) {

@@ -288,6 +288,50 @@ TEST_P(Methods, GradMatchTakesDuplicatesOnce) {
   EXPECT_LE(fitted, 4);
 }
 
+TEST_P(Methods, GradMatchByBatchesIsGradMatchOfTheirSums) {
+  const PlainFactors plain(test_.source, test_.ids);
+  test_.config.fraction = 0.3;
+  test_.config.gradmatch.batch = 4;
+  test_.config.gradmatch.tolerance = 0.0;
+  const SelectionResult result = select("gradmatch");
+  EXPECT_EQ(result.kept.size(), 53u);
+  std::map<std::int64_t, float> weight_of;
+  for (std::size_t i = 0; i < result.kept.size(); ++i) weight_of[result.kept[i]] = result.weights[i];
+  for (const auto& [group, budget] : groups_of(test_)) {
+    // Examples of a batch share a weight: no weight that was fitted belongs to more than a batch.
+    std::map<float, std::vector<std::size_t>> by_weight;
+    for (const std::size_t i : group) {
+      if (weight_of.contains(test_.ids[i])) by_weight[weight_of[test_.ids[i]]].push_back(i);
+    }
+    std::size_t whole = 0;
+    Vector residual(plain.g[0].size(), 0.0), target(plain.g[0].size(), 0.0);
+    for (const std::size_t i : group) {
+      for (std::size_t d = 0; d < target.size(); ++d) target[d] += plain.g[i][d];
+    }
+    residual = target;
+    for (const auto& [weight, members] : by_weight) {
+      EXPECT_LE(members.size(), 4u);
+      whole += members.size() == 4 ? 1 : 0;
+      for (const std::size_t i : members) {
+        for (std::size_t d = 0; d < target.size(); ++d) residual[d] -= static_cast<double>(weight) * plain.g[i][d];
+      }
+    }
+    EXPECT_GE(whole, by_weight.size() - 2) << "the last one is cut, and one may have been left over";
+    EXPECT_LT(norm(residual), norm(target)) << "the weighted sum comes nearer to that of all";
+  }
+}
+
+TEST_P(Methods, AScopeBeyondTheLastLayerIsNoted) {
+  test_.config.gradient.scope = {"full"};
+  for (const char* method : {"gradmatch", "craig", "glister"}) {
+    const auto warnings = select(method).warnings;
+    EXPECT_TRUE(std::any_of(warnings.begin(), warnings.end(), [](const std::string& text) {
+      return text.find("selection.gradient.scope is [full]") != std::string::npos;
+    })) << method;
+  }
+  EXPECT_TRUE(select("herding").warnings.empty() || !GetParam());
+}
+
 TEST_P(Methods, CraigStandsForAll) {
   const PlainFactors plain(test_.source, test_.ids);
   for (const char* features : {"residual", "gradient"}) {

@@ -95,6 +95,19 @@ TEST(RealFashionMnist, ClustersAndCoverageSelectTheSameSubset) {
                            "selection.coverage=facility_location", "selection.clusters=2"}});
 }
 
+TEST(RealFashionMnist, OtherMethodsSelectTheSameSubset) {
+  for (const char* method : {"gradmatch", "diversity", "herding", "craig", "submodular", "el2n"}) {
+    for (const char* per_class : {"true", "false"}) {
+      SCOPED_TRACE(method);
+      expect_the_same_subset(
+          {"fashion_mnist",
+           "mlp",
+           1500,
+           {std::string("selection.method=") + method, std::string("selection.per_class=") + per_class}});
+    }
+  }
+}
+
 TEST(RealFashionMnist, FullScopeSelectsTheSameSubset) {
   expect_the_same_subset({"fashion_mnist", "cnn", 1200, {"selection.sketch.size=16", "selection.gradient.scope=full"}});
 }

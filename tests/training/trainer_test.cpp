@@ -156,7 +156,7 @@ TEST_F(TrainerTest, ReinitializingForgetsTheWarmUp) {
 }
 
 TEST_F(TrainerTest, TrainingStartsFromPretrainedWeightsAndAResumeDoesNotNeedThem) {
-  const auto of_ten = make_model(ModelConfig{.name = "mlp", .pretrained = ""}, {1, 8, 8}, 10, 77);
+  const auto of_ten = make_model(ModelConfig{.name = "mlp"}, {1, 8, 8}, 10, 77);
   const auto file = folder_ / "weights.safetensors";
   write_safetensors(file, copy_state(*of_ten));
   const std::vector<std::string> settings = {"selection.mode=none", "training.epochs=1", "training.lr=1e-30",
