@@ -61,9 +61,9 @@ struct DataConfig {
 
 struct ModelConfig {
   std::string name = "cnn";
-  std::int64_t width = 0;     // 0: the architecture's own
-  std::string stem = "auto";  // auto | cifar | imagenet
-  std::string pretrained;     // safetensors file of weights to start from
+  std::int64_t width = 0;       // 0: the architecture's own
+  std::string stem = "auto";    // auto | cifar | imagenet
+  std::string pretrained = {};  // safetensors file of weights to start from
 };
 
 struct TrainingConfig {

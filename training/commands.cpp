@@ -30,27 +30,9 @@ std::filesystem::path default_run_folder(const Config& config) {
          fmt::format("{}_{}_{}{}_seed{}", config.data.name, config.model.name, method, dropout, config.seed);
 }
 
-/// ALL ranks. A launcher can start ranks with different arguments or files; what they would do together has no meaning.
-void expect_one_configuration(const Job& job, const Config& config) {
-  const auto all = job.communicator->all_gather_strings(to_yaml(config));
-  for (std::size_t rank = 1; rank < all.size(); ++rank) {
-    if (all[rank] != all[0]) {
-      throw ConfigError(fmt::format(
-          "rank {} was started with another configuration than rank 0: give all ranks the same file and arguments",
-          rank));
-    }
-  }
-}
-
 Config resolve(const ConfigSource& source, const ResumePoint* resume) {
   return resume != nullptr && source.file.empty() ? source.load_over(resume->state.config_json, resume->path.string())
                                                   : source.load();
-}
-
-/// Names in the place of aliases, so that a run is known by one name. Throws ConfigError for unknown ones.
-void settle_names(Config& config) {
-  config.model.name = find_model(config.model.name).name;
-  config.data.name = dataset_format(config.data.name).name;
 }
 
 /// Everything that a resume can be refused for, before anything is written. `network` is overwritten.
@@ -116,6 +98,22 @@ void log_defaults(const ConfigSource& source) {
 }
 
 }  // namespace
+
+void expect_one_configuration(const Job& job, const Config& config) {
+  const auto all = job.communicator->all_gather_strings(to_yaml(config));
+  for (std::size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] != all[0]) {
+      throw ConfigError(fmt::format(
+          "rank {} was started with another configuration than rank 0: give all ranks the same file and arguments",
+          rank));
+    }
+  }
+}
+
+void settle_names(Config& config) {
+  config.model.name = find_model(config.model.name).name;
+  config.data.name = dataset_format(config.data.name).name;
+}
 
 Config resolve_config(const ConfigSource& source, const std::string& resume) {
   if (resume.empty() || !source.file.empty()) return source.load();

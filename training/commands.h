@@ -5,6 +5,7 @@
 
 #include "core/config_source.h"
 #include "distributed/runtime.h"
+#include "training/job.h"
 
 namespace sage {
 
@@ -27,6 +28,12 @@ struct SelectOptions {
   bool profile = false;  ///< output.profile
   std::vector<std::string> command_line;
 };
+
+/// Names in the place of aliases, so that a run is known by one name. Throws ConfigError for unknown ones.
+void settle_names(Config& config);
+/// ALL ranks. A launcher can start ranks with different arguments or files; what they would do together has no meaning:
+/// then this throws ConfigError.
+void expect_one_configuration(const Job& job, const Config& config);
 
 /// Each returns the exit status. ALL ranks.
 int train_command_main(Runtime& runtime, const ConfigSource& source, const TrainOptions& options);

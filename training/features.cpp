@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <regex>
 
 #include "core/error.h"
@@ -14,6 +13,7 @@
 #include "core/safetensors.h"
 #include "data/sharding.h"
 #include "models/weights.h"
+#include "training/commands.h"
 #include "training/experiment.h"
 #include "training/job.h"
 #include "training/resume.h"
@@ -36,10 +36,7 @@ struct Wanted {
 
 Wanted choose_examples(const Experiment& experiment, const std::string& split) {
   if (split == "train") return {experiment.train_images.get(), &experiment.labels, experiment.candidates};
-  Wanted wanted{experiment.test_images.get(), &experiment.dataset.test.labels, {}};
-  wanted.ids.resize(static_cast<std::size_t>(experiment.dataset.test.size()));
-  std::iota(wanted.ids.begin(), wanted.ids.end(), std::int64_t{0});
-  return wanted;
+  return {experiment.test_images.get(), &experiment.dataset.test.labels, experiment.dataset.test.readable_ids()};
 }
 
 /// Rows of a part, gathered from ALL ranks: [n, F + C], features and probabilities side by side. The batches are the
@@ -127,8 +124,10 @@ int features_command_main(Runtime& runtime, const FeaturesOptions& options) {
   path = find_checkpoint(path, notes);
   for (const auto& note : notes) log::info("{}", note);
   const TrainingState state = read_checkpoint(path);
-  const Config config = parse_config(state.config_json, path.string(), options.overrides);
+  Config config = parse_config(state.config_json, path.string(), options.overrides);
+  settle_names(config);
   Job job(runtime, config.device, config.distributed);
+  expect_one_configuration(job, config);
   const auto experiment = prepare_experiment(config, job.device, *job.communicator);
   check_checkpoint_fits(state, path, config.model.name, config.data.name, experiment->dataset.class_count);
   const auto network = make_network(*experiment, config.model.name, config.seed, *job.statistics);

@@ -156,13 +156,13 @@ EpochRecord to_epoch(const json& from) {
   record.epoch = count_at(from, "epoch");
   record.steps = count_at(from, "steps");
   record.examples_seen = count_at(from, "examples_seen");
-  record.effective_epochs = to_number(from.at("effective_epochs"));
+  record.effective_epochs = to_number(from.value("effective_epochs", json()));
   record.learning_rate = to_number(from.at("learning_rate"));
   record.seconds = to_number(from.at("seconds"));
   record.train = to_evaluation(from.at("train")).value_or(Evaluation{});
   record.validation = to_evaluation(from.at("validation"));
   record.test = to_evaluation(from.at("test"));
-  record.dropout = to_dropout(from.at("dropout"));
+  record.dropout = to_dropout(from.value("dropout", json()));
   for (const json& use : from.at("ranks")) record.ranks.push_back(to_rank(use));
   if (from.contains("crest")) record.crest = crest_epoch_from_json(from["crest"]);
   return record;

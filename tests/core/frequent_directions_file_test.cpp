@@ -17,7 +17,7 @@ using testing::contains;
 using testing::message_of;
 
 constexpr std::size_t type_field = 2, dimension_field = 3, size_field = 4, start_size_field = 5, filled_field = 9,
-                      buffer_field = 12, squared_norm_field = 15, fields = 16;
+                      alpha_field = 12, buffer_field = 13, squared_norm_field = 16, fields = 17;
 
 std::string sketch_bytes() {
   FrequentDirections sketch({.dimension = 3, .size = 4});
@@ -45,6 +45,8 @@ TEST(HostileSketch, IsRefusedByItsCause) {
   EXPECT_TRUE(contains(refusal(dimension_field, large), "bytes where its header says"));
   EXPECT_TRUE(contains(refusal(start_size_field, large), "contradicts itself"));
   EXPECT_TRUE(contains(refusal(size_field, std::int64_t{64}), "contradicts itself")) << "grown, but of a fixed size";
+  EXPECT_TRUE(contains(refusal(alpha_field, std::numeric_limits<double>::quiet_NaN()), "sketch.alpha"));
+  EXPECT_TRUE(contains(refusal(alpha_field, 1.5), "sketch.alpha"));
   EXPECT_TRUE(contains(refusal(buffer_field, std::numeric_limits<double>::quiet_NaN()), "buffer"));
   EXPECT_TRUE(contains(refusal(buffer_field, 1e300), "buffer"));
   EXPECT_TRUE(contains(refusal(squared_norm_field, -1.0), "contradicts itself"));

@@ -321,7 +321,7 @@ TEST(PerExampleGradients, ManyClassesAreProjectedInBlocks) {
 
 TEST(PerExampleGradients, ProjectsIn16BitsWithTheErrorOf16Bits) {
   // Products of n terms of random signs, each rounded to 8 bits: a relative error near 2^-8, whatever n is.
-  const auto model = make_model(ModelConfig{.name = "resnet20", .width = 4}, {3, 8, 8}, 10, 7);
+  const auto model = make_model(ModelConfig{.name = "cnn", .width = 4}, {3, 8, 8}, 10, 7);
   const Data data = make_data(*model, 12);
   for (const char* scope : {"classifier", "full"}) {
     PerExampleGradients engine(*model, {scope}, 0.0, 5);

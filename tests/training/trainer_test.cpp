@@ -134,7 +134,7 @@ TEST_F(TrainerTest, DropoutIsCountedAndEndsOnEverything) {
 
 TEST_F(TrainerTest, ASubsetIsTrainedOnWithDropout) {
   const TrainingState state = run("subset", {"selection.no_warmup=true", "selection.mode=single", "training.epochs=3",
-                                             "dropout.mode=dbpd", "dropout.threshold=0.5", "training.loss=ldam"});
+                                             "dropout.mode=dbpd", "dropout.threshold=0.3", "training.loss=ldam"});
   const json metrics = json::parse(testing::bytes_of(folder_ / "subset" / "metrics.json"));
   EXPECT_EQ(metrics["epochs"][0]["dropout"]["offered"], 50);
   EXPECT_EQ(metrics["epochs"][2]["dropout"]["kept"], 50);
