@@ -116,6 +116,7 @@ class Loader::Impl {
     prepared.staged = {};
     if (prepared.mix.kind == Mix::Kind::none) return;
     batch.other_labels = to_device(all.last(batch.ids.size()), store_.device());
+    batch.other_ids.assign(prepared.ids.end() - static_cast<std::ptrdiff_t>(batch.ids.size()), prepared.ids.end());
     batch.own_part = prepared.mix.own_part;
     batch.images = mix_with_next(batch.images, prepared.mix);
   }

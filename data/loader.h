@@ -26,6 +26,8 @@ struct Batch {
   /// CutMix, MixUp: the labels that are mixed in, as `labels`; undefined where the batch is not mixed. An example's
   /// loss is own_part x that of its label + (1 - own_part) x that of the other.
   at::Tensor other_labels = {};
+  std::vector<std::int64_t> other_ids = {};  ///< their examples
+  at::Tensor other_weights = {};             ///< as `weights`
   double own_part = 1.0;
 };
 

@@ -237,6 +237,8 @@ int select_command_main(Runtime& runtime, const ConfigSource& source, const Sele
     Metrics metrics(folder->path());
     metrics.add(summarize(choice.record));
     metrics.set_summary("corrupted_labels", static_cast<double>(experiment->corrupted.size()));
+    metrics.set_summary("unreadable_images", static_cast<double>(experiment->dataset.train.unreadable.size() +
+                                                                 experiment->dataset.test.unreadable.size()));
     metrics.write();
     log::info("kept ids: {}", (folder->subsets() / fmt::format("epoch_{}_indices.json", epoch)).string());
   }

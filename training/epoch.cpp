@@ -38,7 +38,7 @@ Batch next_batch(const EpochWork& work, std::optional<Loader>& loader, const Tra
   if (work.source != nullptr) return work.source->next(position);
   const auto scope = work.timer.measure("data");
   Batch batch = *loader->next();
-  if (!work.weights.empty()) batch.weights = weights_of(work.ids, work.weights, batch);
+  if (!work.weights.empty()) set_weights(batch, work.ids, work.weights);
   return batch;
 }
 
@@ -59,13 +59,17 @@ Loader make_loader(const Experiment& experiment, const Communicator& communicato
                 workers, config.prefetch);
 }
 
-at::Tensor weights_of(std::span<const std::int64_t> ids, std::span<const float> weights, const Batch& batch) {
-  at::Tensor result = at::empty({static_cast<std::int64_t>(batch.ids.size())}, at::kFloat);
-  float* weight = result.mutable_data_ptr<float>();
-  for (const std::int64_t id : batch.ids) {
-    *weight++ = weights[static_cast<std::size_t>(std::lower_bound(ids.begin(), ids.end(), id) - ids.begin())];
-  }
-  return result.to(batch.labels.device());
+void set_weights(Batch& batch, std::span<const std::int64_t> ids, std::span<const float> weights) {
+  const auto weights_of = [&](const std::vector<std::int64_t>& examples) {
+    at::Tensor result = at::empty({static_cast<std::int64_t>(examples.size())}, at::kFloat);
+    float* weight = result.mutable_data_ptr<float>();
+    for (const std::int64_t id : examples) {
+      *weight++ = weights[static_cast<std::size_t>(std::lower_bound(ids.begin(), ids.end(), id) - ids.begin())];
+    }
+    return result.to(batch.labels.device());
+  };
+  batch.weights = weights_of(batch.ids);
+  if (batch.other_labels.defined()) batch.other_weights = weights_of(batch.other_ids);
 }
 
 void train_epoch(const Experiment& experiment, Job& job, const EpochWork& work, TrainingPosition& position) {

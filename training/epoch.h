@@ -48,8 +48,9 @@ struct EpochWork {
 Loader make_loader(const Experiment& experiment, const Communicator& communicator, std::span<const std::int64_t> ids,
                    std::uint64_t seed, std::int64_t epoch, std::int64_t skip, std::int64_t workers);
 
-/// The weights of a batch's examples, of those of `ids` (ascending): float32 [B], on the batch's device.
-at::Tensor weights_of(std::span<const std::int64_t> ids, std::span<const float> weights, const Batch& batch);
+/// Gives a batch its examples' weights, and those of the examples that are mixed in, from `weights` of `ids`
+/// (ascending).
+void set_weights(Batch& batch, std::span<const std::int64_t> ids, std::span<const float> weights);
 
 /// ALL ranks. Makes the steps of epoch `position.epoch` that are left, and moves `position` on with each; the caller
 /// begins the next epoch. Where dropout makes an epoch of fewer steps, the position moves on by `work.steps` all the

@@ -85,7 +85,7 @@ struct Learner::Finding {
 };
 
 Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> network, Communicator& communicator,
-                 PhaseTimer& timer)
+                 PhaseTimer& timer, std::optional<std::uint64_t> noise_seed)
     : config_(experiment.config.training),
       communicator_(communicator),
       timer_(timer),
@@ -98,7 +98,7 @@ Learner::Learner(const Experiment& experiment, std::shared_ptr<Classifier> netwo
       data_parallel_(std::make_unique<DataParallel>(network_->parameters(), buffers_of(*network_, false), communicator,
                                                     config_.bucket_mib << 20)),
       buffers_(buffers_of(*network_, true)),
-      seed_(experiment.config.seed),
+      seed_(noise_seed.value_or(experiment.config.seed)),
       scaler_(precision_ == Precision::fp16, config_.loss_scale, device_),
       totals_(at::zeros({3}, at::TensorOptions(at::kDouble).device(device_))),
       last_(at::zeros({3}, at::TensorOptions(at::kDouble).device(device_))) {
@@ -161,7 +161,8 @@ at::Tensor Learner::loss_of(const at::Tensor& logits, const Batch& batch, const 
     loss = loss_->sum(logits, labels, weights);
   }
   if (other_labels.defined()) {
-    loss = loss * batch.own_part + loss_->sum(logits, other_labels, weights) * (1.0 - batch.own_part);
+    loss = loss * batch.own_part +
+           loss_->sum(logits, other_labels, rows_of(batch.other_weights, range)) * (1.0 - batch.own_part);
   }
   const at::NoGradGuard no_gradients;
   const at::Tensor& counted = other_labels.defined() && batch.own_part < 0.5 ? other_labels : labels;

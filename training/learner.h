@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -47,9 +48,10 @@ struct Scored {
 
 class Learner {
  public:
-  /// ALL ranks. Starts from the same weights everywhere. Throws as check_training_step does.
+  /// ALL ranks. Starts from the same weights everywhere. `noise_seed`: of dropout and stochastic depth; none: that of
+  /// the run. Throws as check_training_step does.
   Learner(const Experiment& experiment, std::shared_ptr<Classifier> network, Communicator& communicator,
-          PhaseTimer& timer);
+          PhaseTimer& timer, std::optional<std::uint64_t> noise_seed = {});
   ~Learner();
 
   /// One optimizer step on the mean loss of the global batch (with weights: the sum of weight x loss, divided by the

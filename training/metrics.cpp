@@ -230,7 +230,7 @@ std::optional<double> wall_clock_gain(const std::vector<EpochRecord>& epochs) {
 Metrics::Metrics(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
 Metrics Metrics::resume(std::filesystem::path folder, std::int64_t last_epoch, std::int64_t last_round,
-                        std::int64_t last_step) {
+                        std::int64_t last_update) {
   Metrics metrics(std::move(folder));
   const std::filesystem::path path = metrics.folder_ / "metrics.json";
   std::error_code error;
@@ -257,7 +257,7 @@ Metrics Metrics::resume(std::filesystem::path folder, std::int64_t last_epoch, s
     if (all.contains("crest_updates")) {
       for (const json& one : all["crest_updates"]) {
         CrestUpdate record = crest_update_from_json(one);
-        if (record.step < last_step) metrics.crest_updates_.push_back(record);
+        if (record.round <= last_update) metrics.crest_updates_.push_back(record);
       }
     }
     metrics.versions_ = all.at("versions").get<std::map<std::string, std::string>>();

@@ -65,11 +65,11 @@ class Metrics {
   /// For files in `folder` (the run folder). Writes nothing yet.
   explicit Metrics(std::filesystem::path folder);
   /// Reads what an earlier part of the run left, up to and with epoch `last_epoch` and selection `last_round` (of
-  /// crest: the updates before step `last_step`); later records belong to work that is done again and are dropped.
+  /// crest: the updates up to and with `last_update`); later records belong to work that is done again and are dropped.
   /// Starts empty, without complaint, if there is no metrics.json. Throws CheckpointError naming the file if it is
   /// damaged.
   static Metrics resume(std::filesystem::path folder, std::int64_t last_epoch, std::int64_t last_round,
-                        std::int64_t last_step = std::numeric_limits<std::int64_t>::max());
+                        std::int64_t last_update = std::numeric_limits<std::int64_t>::max());
 
   /// Adds a record and writes both files. Epochs must ascend. Throws EnvironmentError if they cannot be written.
   void add(EpochRecord record);

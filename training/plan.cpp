@@ -56,6 +56,13 @@ void check_method(const Experiment& experiment) {
         "training.cuda_graph=false",
         config.method));
   }
+  const auto& augment = experiment.config.data.augment;
+  if (wants_forgetting(config) && (augment.cutmix.enabled || augment.mixup.enabled)) {
+    throw ConfigError(
+        fmt::format("selection.method={} watches how each example is predicted in training, and data.augment.{} mixes "
+                    "images of different labels: leave one of them out",
+                    config.method, augment.cutmix.enabled ? "cutmix" : "mixup"));
+  }
   if (averages_networks(config) && config.early.models > 1 && config.scorer != "proxy") {
     throw ConfigError(fmt::format(
         "selection.early.models={} averages over networks that are trained for the purpose: set selection.scorer=proxy "

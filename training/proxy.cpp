@@ -38,7 +38,7 @@ Classifier& Proxy::network(const std::function<void()>& save, std::int64_t numbe
     restored_.reset();
     return *network_;
   }
-  if (!learner_) learner_ = std::make_unique<Learner>(experiment_, network_, *job_.communicator, timer_);
+  if (!learner_) learner_ = std::make_unique<Learner>(experiment_, network_, *job_.communicator, timer_, seed());
   if (restored_) {
     restore_state(*learner_, *restored_, job_);
     restored_.reset();

@@ -12,6 +12,7 @@
 #include "training/job.h"
 #include "training/proxy.h"
 #include "training/run_folder.h"
+#include "training/selection_schedule.h"
 
 namespace sage {
 
@@ -41,7 +42,9 @@ class SubsetSelection {
   void restore(TrainingState& state);
 
   /// Where the training of the run has to note its predictions; null: nowhere.
-  ForgettingHistory* history_of_training() { return by_proxy() ? nullptr : history(); }
+  ForgettingHistory* history_of_training() {
+    return by_proxy() || !selects_at_all(experiment_.config.selection) ? nullptr : history();
+  }
 
   /// Examples that the proxy's training back-propagated so far, over all ranks.
   std::int64_t examples_seen() const { return proxy_.examples(); }

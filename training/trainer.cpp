@@ -55,8 +55,9 @@ Trainer::Trainer(const Experiment& experiment, Job& job, RunFolder* folder, std:
   if (resumes) restore(std::move(*resume_from));
   job_.communicator->all_or_none([&] {
     if (folder_ == nullptr) return;
-    metrics_ = resumes ? Metrics::resume(folder_->path(), position_.epoch, selection_round_, position_.step)
-                       : Metrics(folder_->path());
+    metrics_ = resumes
+                   ? Metrics::resume(folder_->path(), position_.epoch, selection_round_, crest_ ? crest_->updates() : 0)
+                   : Metrics(folder_->path());
     for (const auto& [what, version] : all_versions()) metrics_->set_version(what, version);
     metrics_->set_class_names(experiment_.dataset.class_names);
     metrics_->set_summary("corrupted_labels", static_cast<double>(experiment_.corrupted.size()));

@@ -31,7 +31,7 @@ std::vector<NamedTensor> train(const Experiment& experiment, const std::vector<s
                   EpochPlan(ids, experiment.global_batch, communicator.rank(), communicator.size(), 5, epoch), {}, 0);
     for (Batch& batch : loader) {
       batch.images = batch.images.to(at::kDouble);
-      if (!weights.empty()) batch.weights = weights_of(ids, weights, batch);
+      if (!weights.empty()) set_weights(batch, ids, weights);
       learner.step(batch, rate, "test");
     }
   }

@@ -41,6 +41,8 @@ class Crest : public BatchSource {
   /// Goes on from there, bit for bit. Throws CheckpointError.
   void restore(const SelectionState& state);
 
+  /// Selections so far.
+  std::int64_t updates() const { return epoch_.updates; }
   /// What is trained on now, and may be chosen from.
   const std::vector<Coreset>& coresets() const { return coresets_; }
   const RemainingExamples& remaining() const { return remaining_; }

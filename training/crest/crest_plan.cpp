@@ -21,6 +21,10 @@ void check_companions(const Config& config) {
   if (config.dropout.mode != "none") {
     refuse("dropout.mode", config.dropout.mode, "chooses its batches by itself: set dropout.mode=none");
   }
+  for (const auto& [key, is_on] : {std::pair("data.augment.cutmix.enabled", config.data.augment.cutmix.enabled),
+                                   std::pair("data.augment.mixup.enabled", config.data.augment.mixup.enabled)}) {
+    if (is_on) refuse(key, "true", "weighs each example by itself, and mixing puts two into one: set it to false");
+  }
   if (config.training.cuda_graph) {
     refuse("training.cuda_graph", "true", "weighs its examples, which a recorded step does not: set it to false");
   }

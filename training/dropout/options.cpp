@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "selection/registry.h"
+#include "training/selection_schedule.h"
 
 namespace sage {
 namespace {
@@ -39,7 +40,7 @@ void check_together(const Config& config) {
         "selection.method crest chooses every batch itself, and dropout.mode {} a part of each: leave one of them out",
         mode));
   }
-  if (config.selection.mode != "none" && wants_forgetting(config.selection) && config.selection.scorer != "proxy") {
+  if (selects_at_all(config.selection) && wants_forgetting(config.selection) && config.selection.scorer != "proxy") {
     throw ConfigError(fmt::format(
         "selection.method {} watches how every example is predicted in training, and dropout.mode {} leaves "
         "some out: set selection.scorer=proxy, whose training is watched instead",
