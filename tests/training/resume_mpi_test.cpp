@@ -232,7 +232,9 @@ TEST_F(Resume, StopsLeaveNoTraceWithStatisticsOfEachRank) {
 }
 
 TEST_F(Resume, StopsLeaveNoTraceWithCrest) {
-  const std::vector<std::string> crest = {"selection.method=crest",
+  const std::vector<std::string> crest = {"data.augment.cutmix.enabled=false",
+                                          "data.augment.mixup.enabled=false",
+                                          "selection.method=crest",
                                           "training.epochs=6",
                                           "training.batch_size=16",
                                           "selection.crest.train_fraction=0.9",
@@ -290,7 +292,9 @@ TEST_F(Resume, StopsLeaveNoTraceWithAWeightedSubset) {
 }
 
 TEST_F(Resume, StopsLeaveNoTraceWithAHistoryOfForgetting) {
-  expect_stops_to_leave_no_trace({"selection.method=forgetting", "training.batch_size=8"}, 5);
+  expect_stops_to_leave_no_trace({"data.augment.cutmix.enabled=false", "data.augment.mixup.enabled=false",
+                                  "selection.method=forgetting", "training.batch_size=8"},
+                                 5);
 }
 
 TEST_F(Resume, StopsLeaveNoTraceWithSeveralProxies) {
@@ -300,21 +304,25 @@ TEST_F(Resume, StopsLeaveNoTraceWithSeveralProxies) {
 }
 
 TEST_F(Resume, StopsLeaveNoTraceWithTheForgettingOfAProxy) {
-  expect_stops_to_leave_no_trace({"selection.method=ccs", "selection.ccs.score=forgetting", "selection.scorer=proxy",
-                                  "selection.proxy.steps=13", "training.epochs=4"},
-                                 7);
+  expect_stops_to_leave_no_trace(
+      {"data.augment.cutmix.enabled=false", "data.augment.mixup.enabled=false", "selection.method=ccs",
+       "selection.ccs.score=forgetting", "selection.scorer=proxy", "selection.proxy.steps=13", "training.epochs=4"},
+      7);
 }
 
 TEST_F(Resume, StopsLeaveNoTraceWithDropoutOnASubset) {
   expect_stops_to_leave_no_trace(
-      {"dropout.mode=apd", "dropout.accumulate_kept=true", "dropout.threshold=0.6", "selection.warmup_epochs=2",
-       "selection.mode=single", "selection.fraction=0.6", "training.epochs=6", "training.loss=class_balanced_focal"},
+      {"data.augment.cutmix.enabled=false", "data.augment.mixup.enabled=false", "dropout.mode=apd",
+       "dropout.accumulate_kept=true", "dropout.threshold=0.6", "selection.warmup_epochs=2", "selection.mode=single",
+       "selection.fraction=0.6", "training.epochs=6", "training.loss=class_balanced_focal"},
       4);
 }
 
 TEST_F(Resume, StopsLeaveNoTraceWithPrunedEpochs) {
   expect_stops_to_leave_no_trace(
-      {"dropout.mode=infobatch", "selection.mode=none", "dropout.anneal=0.2", "training.epochs=7"}, 5);
+      {"data.augment.cutmix.enabled=false", "data.augment.mixup.enabled=false", "dropout.mode=infobatch",
+       "selection.mode=none", "dropout.anneal=0.2", "training.epochs=7"},
+      5);
 }
 
 TEST_F(Resume, ACheckpointInTheMiddleOfAnEpochIsAsGoodAsAStop) {
