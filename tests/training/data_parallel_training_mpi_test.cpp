@@ -205,7 +205,8 @@ TEST(Training, NonFiniteStepsAreSkippedByAllRanksAndLeaveNoTrace) {
   EXPECT_NE(message.find("3 steps in a row"), std::string::npos) << message;
 }
 
-/// Dropout falls on the same features of the same examples at any number of ranks.
+/// Dropout falls on the same features, stochastic depth on the same blocks of the same examples at any number of ranks.
+/// With smooth activations: at the kink of a ReLU rounding alone makes two courses.
 TEST(Training, NoiseIsTheSameAtAnyNumberOfRanks) {
   Config config;
   config.training.batch_size = 22;
@@ -214,7 +215,7 @@ TEST(Training, NoiseIsTheSameAtAnyNumberOfRanks) {
   const auto run = [&](Communicator& communicator, std::uint64_t seed) {
     config.seed = seed;
     const auto experiment = testing::synthetic_experiment(55, 4, config);
-    return train(*experiment, "mobilenet_v2", communicator, 4, at::kDouble);
+    return train(*experiment, "efficientnet_b0", communicator, 3, at::kDouble);
   };
   const auto alone = run(*single, 3);
   // Biases whose gradient vanishes (batch statistics follow) hold nothing but rounding.
