@@ -9,7 +9,7 @@ if(LIBTORCH_PYTHON)
 endif()
 if(peer_found EQUAL 0)
   add_test(NAME models_peer_torchvision
-    COMMAND ${LIBTORCH_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/peer_test.py $<TARGET_FILE:model_peer>)
+    COMMAND ${LIBTORCH_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/model_peer_test.py $<TARGET_FILE:model_peer>)
   set_tests_properties(models_peer_torchvision PROPERTIES TIMEOUT ${program_timeout})
 else()
   message(STATUS "Test models_peer_torchvision: not registered (LIBTORCH_PYTHON has no torchvision or no safetensors)")
