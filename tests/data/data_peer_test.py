@@ -1,5 +1,5 @@
 """Decoding, resizing and RandAugment against PIL and torchvision, on synthetic pictures and, where they are found, on
-real photos. peer_test.py HELPER, where HELPER is the program built from peer_program.cpp.
+real photos. data_peer_test.py HELPER, where HELPER is the program built from peer_program.cpp.
 """
 
 import os

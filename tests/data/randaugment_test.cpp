@@ -1,4 +1,4 @@
-// Bit for bit against torchvision: tests/data/peer_test.py.
+// Bit for bit against torchvision: tests/data/data_peer_test.py.
 #include "data/randaugment.h"
 
 #include <gtest/gtest.h>

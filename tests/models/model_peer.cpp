@@ -1,4 +1,4 @@
-// Helper of peer_test.py.
+// Helper of model_peer_test.py.
 //   model_peer pass MODEL STEM CLASSES FOLDER    loads FOLDER/weights.safetensors, takes images and labels from
 //                                                FOLDER/batch.safetensors and writes FOLDER/ours.safetensors: logits in
 //                                                eval mode (float32) and in training mode (float64), and of the latter
