@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path, help="where the run folders are")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to this are expected")
-    parser.add_argument("--methods", default=",".join(METHODS), help="of " + ",".join(METHODS))
+    parser.add_argument("--methods", default="top,filter,random,all", help="of " + ",".join(METHODS))
     parser.add_argument("--labels", default="clean,wrong20", help="of " + ",".join(LABELS))
     arguments = parser.parse_args()
     rows = collect(arguments.folder, arguments.seeds, arguments.methods.split(","), arguments.labels.split(","))

@@ -76,7 +76,7 @@ def test_a_missing_or_unfinished_run_is_shown_as_missing_and_never_filled_in(tmp
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_the_program_writes_table_and_plot(tmp_path, complete):
-    for method in list(report.METHODS)[: 4 if complete else 2]:
+    for method in ("top", "filter", "random", "all")[: 4 if complete else 2]:
         for labels in ("clean", "wrong20"):
             write_run(tmp_path / f"{method}_{labels}_seed1", 0.9, kept=2)
     result = subprocess.run([sys.executable, script, tmp_path, "--seeds", "1"], capture_output=True, text=True, check=True)

@@ -142,7 +142,7 @@ def test_tensorboard_shows_curves_classes_and_pictures(run):
     assert pixels.getextrema()[1] > 200, "digits are bright on black"
     validation = EventAccumulator(str(run / "tensorboard" / "validation"))
     validation.Reload()
-    assert set(validation.Tags()["scalars"]) == {"accuracy", "loss"}
+    assert set(validation.Tags()["scalars"]) == {"accuracy", "f1_macro", "loss"}
 
 
 def test_resuming_by_the_name_that_users_know(run, tmp_path):
