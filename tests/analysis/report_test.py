@@ -134,7 +134,7 @@ def test_findings_compare_each_method_with_random_all_else_equal(out):
         text = findings.sentence(difference)
         assert "paired t, n = 3 seeds" in text and "Holm" in text
         assert ("no difference shown" in text) == (difference.adjusted >= 0.05)
-    assert len(found.remarks) == 1 and "% of the time" in found.remarks[0]
+    assert len(found.remarks) == 1 and "of the time of a run" in found.remarks[0]
 
 
 def test_what_is_missing_is_shown_as_missing_and_tested_by_nobody(out, build_folder, run_environment, tmp_path):
