@@ -142,10 +142,10 @@ TEST(SketchAllReduce, SendsWhatTheFormulaSays) {
   const std::int64_t expected = rank >= tree ? whole : halving + (rank + tree < ranks ? whole : 0);
   EXPECT_EQ(traffic.row_bytes, expected);
   EXPECT_EQ(sent, traffic.row_bytes + traffic.control_bytes) << "nothing is sent that is not counted";
-  // Gram sums by butterfly, rotations from one rank of each group, eigenvalues and nine numbers per exchange.
+  // Gram sums by butterfly, rotations from one rank of each group, eigenvalues and ten numbers per exchange.
   const std::int64_t levels = std::countr_zero(static_cast<unsigned>(tree)), r = size - 1;
   std::int64_t control = 0;
-  const std::int64_t numbers = (9 + r) * 8;
+  const std::int64_t numbers = (10 + r) * 8;
   if (rank >= tree || rank + tree < ranks) control += numbers;
   if (rank < tree) {
     for (std::int64_t level = 1; level <= levels; ++level) {
