@@ -96,9 +96,9 @@ std::string detailed_csv(const Sweep& sweep) {
 /// Test accuracies by epoch of a finished run, as its metrics.json has them.
 json curve_of(const SweepRun& run) {
   const std::string text = read_file(run.folder / "metrics.json");
+  const json metrics = parse_json<json>(text, {.bytes = text.size(), .values = std::size_t{64} << 20});
   json curve = json::array();
-  for (const json& epoch :
-       parse_json<json>(text, {.bytes = text.size(), .values = std::size_t{64} << 20}).at("epochs")) {
+  for (const json& epoch : metrics.at("epochs")) {
     if (epoch.at("test").is_null()) continue;
     curve.push_back({{"epoch", epoch.at("epoch")},
                      {"steps", epoch.at("steps")},
