@@ -35,8 +35,8 @@ CLI::App* add_sweep(CLI::App& app, SweepOptions& options) {
   sweep->add_option("--threads", options.threads, "compute threads of each rank (default: cores / processes)")
       ->check(CLI::Range(1, 65536));
   sweep->add_option("--gpus", options.gpus, "GPU ids that the runs share, one for each rank: 0,1,2,3")
-      ->expected(1)
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);  // one word; what follows is an override
   sweep->add_flag("--oversubscribe", options.oversubscribe, "allow more processes than cores");
   sweep->add_flag("--resume", options.resume, "go on with runs that were begun");
   sweep->add_flag("--fresh", options.fresh, "repeat the runs that are there, replacing them");
