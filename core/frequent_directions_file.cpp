@@ -128,7 +128,7 @@ FrequentDirections FrequentDirections::deserialize(std::string_view bytes, at::D
 
   const char* next = bytes.data() + sizeof header;
   sketch.known_ = at::empty({header.kept}, at::kDouble);
-  std::memcpy(sketch.known_.mutable_data_ptr(), next, sketch.known_.nbytes());
+  if (header.kept > 0) std::memcpy(sketch.known_.mutable_data_ptr(), next, sketch.known_.nbytes());
   const double* known = sketch.known_.const_data_ptr<double>();
   for (std::int64_t i = 0; i < header.kept; ++i) {
     if (!std::isfinite(known[i]) || known[i] < 0.0)
@@ -136,7 +136,7 @@ FrequentDirections FrequentDirections::deserialize(std::string_view bytes, at::D
   }
   next += sketch.known_.nbytes();
   at::Tensor rows = at::empty({header.filled, header.dimension}, options.type);
-  std::memcpy(rows.mutable_data_ptr(), next, rows.nbytes());
+  if (rows.nbytes() > 0) std::memcpy(rows.mutable_data_ptr(), next, rows.nbytes());
   if (!at::isfinite(rows).all().item<bool>()) damaged("a row is not finite");
   sketch.filled_ = header.filled;
   sketch.buffer_.narrow(0, 0, header.filled).copy_(rows);
