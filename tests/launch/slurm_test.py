@@ -305,7 +305,7 @@ def test_an_array_task_that_is_stopped_goes_back_into_the_queue_and_finishes(clu
     """SIGUSR1, as two minutes before the time limit or at a preemption: save, requeue, resume, finish."""
     sage, out = build_folder / "bin" / "sage", tmp_path / "out"
     (tmp_path / "study.yaml").write_text(STUDY.split("      bad:")[0].replace("seeds: [1, 2]", "seeds: [1]").replace(
-        "training.steps: 40", "training.steps: 4000"))
+        "training.steps: 40", "training.steps: 1500"))
     sweep = [sage, "sweep", tmp_path / "study.yaml", "--out", out, "--ranks", 2]
     submitted = cluster.run(*sweep, "--slurm", "--sbatch=--nodes=1")
     assert submitted.returncode == 0, submitted.stderr
