@@ -132,17 +132,19 @@ class Cluster:
                    f"nodes idle (see {self.folder}/daemons.log)")
 
     def end(self) -> None:
-        if len(self.daemons) > 1:
-            self.run("scancel", "--user=root")
-            wait_until(lambda: self.run("squeue", "--noheader").stdout.strip() == "", 20, "no jobs left")
-        for daemon in reversed(self.daemons):
-            daemon.terminate()
-        for daemon in reversed(self.daemons):
-            try:
-                daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+        try:
+            if len(self.daemons) > 1:
+                self.run("scancel", "--user=root")
+                wait_until(lambda: self.run("squeue", "--noheader").stdout.strip() == "", 20, "no jobs left")
+        finally:
+            for daemon in reversed(self.daemons):
+                daemon.terminate()
+            for daemon in reversed(self.daemons):
+                try:
+                    daemon.wait(10)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    daemon.wait()
 
 
 @pytest.fixture(scope="module")
