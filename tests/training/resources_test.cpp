@@ -1,9 +1,10 @@
 #include "training/resources.h"
 
 #include <gtest/gtest.h>
-#include <malloc.h>
+#include <sys/mman.h>
 
 #include <chrono>
+#include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -19,10 +20,13 @@ namespace {
 
 constexpr std::int64_t kMiB = 1 << 20;
 
+/// Pages of its own: what comes from the heap may be memory that other tests have freed and the process still holds.
 void use_memory(std::int64_t bytes) {
-  std::vector<char> block(static_cast<std::size_t>(bytes), '\1');
-  volatile char sum = 0;
-  for (std::size_t i = 0; i < block.size(); i += 4096) sum = static_cast<char>(sum + block[i]);
+  const auto size = static_cast<std::size_t>(bytes);
+  void* const pages = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(pages, MAP_FAILED);
+  std::memset(pages, 1, size);
+  ASSERT_EQ(munmap(pages, size), 0);
 }
 
 void wait(int milliseconds) { std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds)); }
@@ -30,7 +34,6 @@ void wait(int milliseconds) { std::this_thread::sleep_for(std::chrono::milliseco
 class TracedResources : public testing::TemporaryFolder {};
 
 TEST(Resources, ThePeakRisesByWhatIsUsed) {
-  malloc_trim(0);  // what other tests have freed but still hold would be taken again
   reset_peak_host_memory();
   const std::int64_t before = peak_host_memory();
   EXPECT_GT(before, kMiB);
@@ -65,7 +68,6 @@ TEST(Resources, PhasesAddUpAndNest) {
 }
 
 TEST(Resources, APhaseIsChargedWithItsOwnMemory) {
-  malloc_trim(0);
   PhaseTimer timer;
   {
     const auto outer = timer.measure_with_memory("outer");
