@@ -316,12 +316,12 @@ def test_an_array_task_that_is_stopped_goes_back_into_the_queue_and_finishes(clu
     wait_until(lambda: log.exists() and "epoch 2/" in log.read_text(), 60, "training under way")
     cluster.run("scancel", "--signal=USR1", job)
     wait_until(lambda: "stopped by SIGUSR1" in log.read_text(), 30, "the run saves")
-    # Slurm lets a requeued job wait for two minutes; released it begins at once.
-    def begin_now():
-        cluster.run("scontrol", "update", f"JobId={job}_0", "StartTime=now")
-        return "resuming from" in log.read_text()
-
-    wait_until(begin_now, 60, "the run goes on")
+    # Slurm lets a requeued job wait for two minutes, so that nothing of its last step is left on the node. It is released
+    # somewhat sooner; a step that the node refuses all the same is tried again by the script, after srun's 32 s.
+    wait_until(lambda: "PENDING" in cluster.run("squeue", "--job", job, "--noheader", "--format=%T").stdout, 60, "requeued")
+    time.sleep(10)
+    cluster.run("scontrol", "update", f"JobId={job}_0", "StartTime=now")
+    wait_until(lambda: "resuming from" in log.read_text(), 180, "the run goes on")
     wait_until(lambda: cluster.run("squeue", "--noheader", "--jobs", job).stdout.strip() == "", 90, f"end of job {job}")
     assert "1 of 1" in cluster.run(*sweep, "--collect").stdout
     text = (out / "logs" / f"slurm-{job}_0.log").read_text()
