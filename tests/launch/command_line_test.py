@@ -111,7 +111,7 @@ def test_auto_size_grows_until_the_certificate_is_small(tmp_path):
 
 
 def test_select_for_another_trainer(tmp_path):
-    result = sage("select", *SMALL, "selection.scorer=proxy", "selection.proxy.steps=20", "selection.keep=filter",
+    result = sage("select", *SMALL, "selection.scorer=proxy", "selection.proxy.steps=40", "selection.keep=filter",
                   "data.corrupt_labels=0.3", f"output_dir={tmp_path / 'chosen'}", ranks=2)
     assert result.returncode == 0, result.stderr
     subset = json.loads((tmp_path / "chosen" / "subset_indices" / "epoch_0_indices.json").read_text())
@@ -123,11 +123,11 @@ def test_select_for_another_trainer(tmp_path):
     assert subset["doubtful_precision"] == pytest.approx(subset["wrong_labels_doubted"] / doubted)
     assert subset["doubtful_recall"] == pytest.approx(subset["wrong_labels_doubted"] / made_wrong)
     assert subset["doubtful_precision"] > 0.45, "more than the 30 % that a list drawn at random would have"
-    assert subset["doubtful_auroc"] > 0.6, "a proxy of 20 steps tells more than chance"
+    assert subset["doubtful_auroc"] > 0.7
     assert set(subset["peers"]) == {"small_loss", "confident_learning", "gradient_norm"}
     for peer in subset["peers"].values():
         assert peer["precision"] * doubted == pytest.approx(peer["recall"] * made_wrong), "as many suspects as ours"
-        assert peer["auroc"] > 0.6
+        assert peer["auroc"] > 0.7
 
     import torch
 
