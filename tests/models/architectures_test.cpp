@@ -155,10 +155,14 @@ TEST(Architectures, WorkInEveryTypeAndLayoutAndWithNoExamplesAtAll) {
     EXPECT_LT(error_of(logits_of(images.to(at::kBFloat16))), 0.2);
     model->to(at::kCPU, at::kFloat, at::MemoryFormat::ChannelsLast);
     EXPECT_LT(error_of(logits_of(images.contiguous(at::MemoryFormat::ChannelsLast))), 0.1);  // of bfloat16 weights
-    step(images.contiguous(at::MemoryFormat::ChannelsLast), labels);
+    {
+      SCOPED_TRACE("float32, channels_last");
+      step(images.contiguous(at::MemoryFormat::ChannelsLast), labels);
+    }
     {
       at::autocast::set_autocast_enabled(at::kCPU, true);
       at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+      SCOPED_TRACE("bfloat16 autocast");
       step(images, labels);
       at::autocast::clear_cache();
       at::autocast::set_autocast_enabled(at::kCPU, false);

@@ -4,6 +4,7 @@
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -127,6 +128,35 @@ TEST(Initialisation, FollowsItsDistributionsAndTheNameOnly) {
 TEST(Conv2d, RefusesGroupsThatDoNotDivideTheChannels) {
   EXPECT_THROW(Conv2d(6, 8, {.groups = 4}), InternalError);
   EXPECT_THROW(Conv2d(8, 6, {.groups = 4}), InternalError);
+}
+
+/// Where no pixel meets the window, a weight has the gradient 0 in every type and layout (oneDNN leaves there what was
+/// in memory, see Conv2d::compute).
+TEST(Conv2d, WeightsThatMeetNoPixelHaveNoGradient) {
+  for (const std::int64_t kernel : {3, 5}) {
+    for (const std::int64_t stride : {1, 2}) {
+      for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kBFloat16}) {
+        SCOPED_TRACE(std::to_string(kernel) + " " + std::to_string(stride) + " " + at::toString(type));
+        const std::int64_t channels = 192;
+        Conv2d layer(channels, channels,
+                     {.kernel = kernel, .stride = stride, .padding = kernel / 2, .groups = channels});
+        layer.initialize(1, "layer");
+        layer.to(at::kCPU, type, at::MemoryFormat::ChannelsLast);
+        const at::Tensor image = random_tensor({4, channels, 1, 1}, "image").to(type);
+        const at::Tensor output = layer.forward(image), weights = layer.parameters()[0];
+        const auto centre = [kernel](const at::Tensor& of) { return of.select(3, kernel / 2).select(2, kernel / 2); };
+        EXPECT_TRUE(at::allclose(output.to(at::kDouble).squeeze(),
+                                 (image.squeeze() * centre(weights).squeeze()).to(at::kDouble), 1e-2, 1e-3));
+        // Freed memory that is not zero, for whoever takes it next without writing to it.
+        for (int size = 0; size < 8; ++size) at::full({channels * kernel * kernel << size}, 1e30F, at::kFloat);
+        output.sum().backward();
+        const at::Tensor gradient = weights.grad().to(at::kDouble);
+        const at::Tensor sum = image.to(at::kDouble).sum(0).view({channels, 1});
+        EXPECT_TRUE(at::allclose(centre(gradient), sum, 2e-2, 2e-2));
+        EXPECT_EQ(gradient.abs().sum().item<double>(), centre(gradient).abs().sum().item<double>());
+      }
+    }
+  }
 }
 
 }  // namespace
