@@ -51,6 +51,18 @@ class Run:
         return float(self.summary["total_seconds"])
 
     @property
+    def f1_macro(self) -> float | None:
+        """Unweighted mean of the classes' F1 on the test split, in [0, 1]."""
+        value = self.summary["final_test"].get("f1_macro")
+        return None if value is None else float(value)
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """CPU time of all ranks: of runs side by side on shared cores it says more than their total time."""
+        value = self.summary.get("cpu_seconds")
+        return None if value is None else float(value)
+
+    @property
     def selection_seconds(self) -> float:
         return float(self.summary["selection_seconds"])
 

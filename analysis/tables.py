@@ -13,7 +13,8 @@ from scipy import stats
 
 from analysis.study import Run, Study
 
-HEADINGS = ["group", "variant", "runs", "test accuracy (%)", "total (s)", "selection (s)", "memory per rank (MiB)"]
+HEADINGS = ["group", "variant", "runs", "test accuracy (%)", "F1 (%)", "effective epochs", "total (s)", "CPU (s)",
+            "selection (s)", "memory per rank (MiB)"]
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -33,7 +34,10 @@ def rows(study: Study) -> list[list[str]]:
         lines.append([
             group, variant, f"{len(runs)} of {len(runs) + missing}",
             spread([100 * run.accuracy for run in runs], 2),
+            spread([100 * run.f1_macro for run in runs if run.f1_macro is not None], 2),
+            spread([float(run.summary["effective_epochs"]) for run in runs], 2),
             spread([run.total_seconds for run in runs], 1),
+            spread([run.cpu_seconds for run in runs if run.cpu_seconds is not None], 1),
             spread([run.selection_seconds for run in runs], 1),
             spread([run.summary["host_peak_bytes"] / 2**20 for run in runs], 0),
         ])

@@ -94,19 +94,23 @@ class Reader {
   }
   friend YAML::Node sage::parse_yaml(const std::string& text, const std::string& source);
 
-  void read(const std::string& text, const std::string& source) {
+  /// Returns the names of the keys that `text` gives.
+  std::set<std::string> read(const std::string& text, const std::string& source) {
     const YAML::Node root = parse(text, source);
-    if (root.IsNull()) return;
-    if (!root.IsMap()) throw ConfigError(fmt::format("{}: expected `key: value` lines", source));
     std::set<std::string> seen;
+    if (root.IsNull()) return seen;
+    if (!root.IsMap()) throw ConfigError(fmt::format("{}: expected `key: value` lines", source));
     read_map(root, "", source, seen);
+    return seen;
   }
 
-  void apply(const ConfigSetting& setting) {
+  /// Returns the names of the keys that `setting` gives: several where it is of a group.
+  std::set<std::string> apply(const ConfigSetting& setting) {
     check_text(setting.value, setting.origin);
     const YAML::Node value = setting.is_plain ? YAML::Node(setting.value) : parse(setting.value, setting.origin);
     std::set<std::string> seen;
     read_value(value, setting.key, value, setting.origin, seen);
+    return seen;
   }
 
  private:
@@ -244,6 +248,13 @@ void check_together(const Config& c) {
   }
 }
 
+std::string text_of(const std::filesystem::path& file) {
+  if (!std::filesystem::is_regular_file(file)) {
+    throw ConfigError(fmt::format("{}: no such configuration file", file.string()));
+  }
+  return read_file(file, largest_config_bytes);
+}
+
 Json nested(const Config& config) {
   Config copy = config;
   Json root = Json::object();
@@ -308,6 +319,15 @@ bool ConfigSource::sets(std::string_view key) const {
   return std::ranges::any_of(settings, [&](const ConfigSetting& setting) { return setting.key == key; });
 }
 
+std::set<std::string> ConfigSource::given_keys() const {
+  Config config;
+  Reader reader(config);
+  std::set<std::string> keys;
+  if (!file.empty()) keys = reader.read(text_of(file), file.string());
+  for (const auto& setting : settings) keys.merge(reader.apply(setting));
+  return keys;
+}
+
 Config ConfigSource::load_over(const std::string& yaml_text, const std::string& name) const {
   Config config;
   Reader reader(config);
@@ -324,10 +344,7 @@ Config ConfigSource::load_over(const std::string& yaml_text, const std::string& 
 
 Config ConfigSource::load() const {
   if (file.empty()) return load_over("", "defaults");
-  if (!std::filesystem::is_regular_file(file)) {
-    throw ConfigError(fmt::format("{}: no such configuration file", file.string()));
-  }
-  return load_over(read_file(file, largest_config_bytes), file.string());
+  return load_over(text_of(file), file.string());
 }
 
 Config parse_config(const std::string& yaml_text, const std::string& source, std::span<const std::string> overrides) {

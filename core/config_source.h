@@ -1,6 +1,7 @@
 // Where a configuration comes from, layer over layer, and who set what: for command lines.
 #pragma once
 #include <filesystem>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,6 +28,9 @@ struct ConfigSource {
   std::string defaults_of;  ///< whose `defaults` are, for people; empty where there are none
 
   bool sets(std::string_view key) const;
+  /// The keys that the file or `settings` give, in whatever form (`a.b`, or `b` within a group `a`). Throws ConfigError
+  /// as load() does for what cannot be read.
+  std::set<std::string> given_keys() const;
   /// Throws ConfigError as load_config does; a message on keys that a flag has set names the flag too.
   Config load() const;
   /// The same with `yaml_text`, called `name` in messages, in the place of the file.

@@ -25,14 +25,24 @@ at::Tensor copy_to_cuda(const void* bytes, std::size_t count, at::Device device)
   return pinned.to(device, /*non_blocking=*/true);
 }
 
+/// Numbers of the host, of `type`, in a new tensor on `device`; through pinned memory and without waiting if it is a
+/// GPU.
+template <class Number>
+at::Tensor copy_to_device(std::span<const Number> values, at::ScalarType type, at::Device device) {
+  const auto count = static_cast<std::int64_t>(values.size());
+  at::Tensor host = at::empty({count}, at::TensorOptions(type).pinned_memory(device.is_cuda() && count > 0));
+  if (count > 0) std::memcpy(host.mutable_data_ptr(), values.data(), values.size_bytes());
+  return device.is_cpu() ? host : host.to(device, /*non_blocking=*/true);
+}
+
 }  // namespace
 
 at::Tensor to_device(std::span<const std::int64_t> values, at::Device device) {
-  const auto count = static_cast<std::int64_t>(values.size());
-  auto options = at::TensorOptions(at::kLong).pinned_memory(device.is_cuda() && count > 0);
-  at::Tensor host = at::empty({count}, options);
-  if (count > 0) std::memcpy(host.mutable_data_ptr(), values.data(), values.size_bytes());
-  return device.is_cpu() ? host : host.to(device, /*non_blocking=*/true);
+  return copy_to_device(values, at::kLong, device);
+}
+
+at::Tensor to_device(std::span<const float> values, at::Device device) {
+  return copy_to_device(values, at::kFloat, device);
 }
 
 ImageStore::ImageStore(const at::Tensor& images, std::span<const float> mean, std::span<const float> deviation,

@@ -73,7 +73,9 @@ class ImageStore {
   AugmentImages kernel_ = nullptr;  // CUDA only
 };
 
-/// Whole numbers of the host as a tensor on `device`, through pinned memory and without waiting if it is a GPU.
+/// Numbers of the host as a tensor of its own on `device` (int64 or float32), through pinned memory and without waiting
+/// if it is a GPU.
 at::Tensor to_device(std::span<const std::int64_t> values, at::Device device);
+at::Tensor to_device(std::span<const float> values, at::Device device);
 
 }  // namespace sage

@@ -18,6 +18,7 @@
 #include <ATen/ops/native_batch_norm_backward.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -90,8 +91,8 @@ void update_running(OptionalTensor running_mean, OptionalTensor running_var, con
   if (running_mean) {
     running_mean->mul_(1.0 - momentum).add_(batch.mean.to(running_mean->scalar_type()), momentum);
   }
-  if (!running_var) return;
-  const double unbiased = batch.count > 1.0 ? batch.count / (batch.count - 1.0) : 1.0;
+  if (!running_var || batch.count <= 1.0) return;  // one value says nothing of a variance
+  const double unbiased = batch.count / (batch.count - 1.0);
   running_var->mul_(1.0 - momentum).add_(batch.variance.to(running_var->scalar_type()), momentum * unbiased);
 }
 
@@ -202,8 +203,12 @@ class CudaFunction : public torch::autograd::Function<CudaFunction> {
     const at::Tensor means = all.narrow(1, 0, channels).contiguous(),
                      inverses = all.narrow(1, channels, channels).contiguous(),
                      counts = all.narrow(1, 2 * channels, 1).reshape({-1});
+    // One value on all ranks together says nothing of a variance, and the kernel divides by the count less one. Whether
+    // it is so is known here only where there are more; elsewhere the device decides.
+    const at::Tensor before = running_var && count <= 1 ? running_var->clone() : at::Tensor();
     auto [mean, inverse] = at::batch_norm_gather_stats_with_counts(input, means, inverses, running_mean, running_var,
                                                                    momentum, eps, counts);
+    if (before.defined()) running_var->copy_(at::where(counts.sum() > 1, *running_var, before));
     context->saved_data["communicator"] = reinterpret_cast<std::int64_t>(communicator);
     context->saved_data["affine"] = weight.has_value();
     context->saved_data["shift"] = bias.has_value();
@@ -253,8 +258,10 @@ at::Tensor sync_batch_norm(const at::Tensor& input, const at::Tensor& weight, co
                            Communicator& communicator) {
   require(input.dim() >= 2, "batch normalisation needs an input [n, channels, ...]");
   if (communicator.size() == 1) {
-    return at::batch_norm(input, optional(weight), optional(bias), optional(running_mean), optional(running_var),
-                          /*training=*/true, momentum, eps, /*cudnn_enabled=*/true);
+    const bool is_one_value = count_per_channel(input) == 1 && running_var.defined();
+    return at::batch_norm(input, optional(weight), optional(bias), optional(running_mean),
+                          optional(is_one_value ? running_var.clone() : running_var), /*training=*/true, momentum, eps,
+                          /*cudnn_enabled=*/true);
   }
   if (input.is_cuda()) {
     return CudaFunction::apply(input, optional(weight), optional(bias), optional(running_mean), optional(running_var),

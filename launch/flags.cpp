@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "core/config_keys.h"
 #include "core/error.h"
@@ -89,24 +90,34 @@ std::vector<FlagSetting> crest_defaults() {
 }
 
 std::vector<FlagSetting> dropout_defaults() {
-  return {{"data.name", "cifar10"},          {"model.name", "mobilenet_v2"},
-          {"training.epochs", "200"},        {"training.batch_size_per_rank", "32"},
-          {"training.optimizer", "adamw"},   {"training.lr", "0.0003"},
-          {"training.weight_decay", "0.01"}, {"training.scheduler", "step"},
-          {"training.step_size", "1"},       {"training.gamma", "0.98"},
-          {"dropout.threshold", "0.3"},      {"dropout.start_revision", "-1"}};
+  return {{"data.name", "cifar10"},        {"model.name", "mobilenet_v2"},  {"training.epochs", "200"},
+          {"training.optimizer", "adamw"}, {"training.lr", "0.0003"},       {"training.weight_decay", "0.01"},
+          {"training.scheduler", "step"},  {"training.step_size", "1"},     {"training.gamma", "0.98"},
+          {"dropout.threshold", "0.3"},    {"dropout.start_revision", "-1"}};
+}
+
+/// Those that would win over other keys of the file and the command line, where these say nothing of it: the size of a
+/// rank's batch over that of all ranks, no selection over a selection that is described.
+std::vector<ConfigSetting> overruling_dropout_defaults(const std::set<std::string>& given) {
+  std::vector<ConfigSetting> settings;
+  if (!given.contains("training.batch_size") && !given.contains("training.batch_size_per_rank")) {
+    settings.push_back({"training.batch_size_per_rank", "32", ""});
+  }
+  const auto is_of_selection = [](const std::string& key) { return key.starts_with("selection."); };
+  if (std::ranges::none_of(given, is_of_selection)) settings.push_back({"selection.mode", "none", ""});
+  return settings;
 }
 
 /// What the defaults of a program say of its data set and of its number of epochs, once both are known.
 std::vector<ConfigSetting> dependent_defaults(Recipe recipe, const Config& config) {
   std::vector<ConfigSetting> settings;
   const auto set = [&](const char* key, std::string value) { settings.push_back({key, std::move(value), ""}); };
-  const std::string& data = config.data.name;
-  if (data == "imagenet") {
+  const std::string& name = config.data.name;
+  if (name == "imagenet") {
     set("data.augment.random_resized_crop", "true");
     set("data.augment.flip", "true");
     set("data.image_size", "224");
-  } else if (data == "cifar10" || data == "cifar100" || data == "tiny_imagenet" || data == "tinyimagenet") {
+  } else if (name == "cifar10" || name == "cifar100" || name == "tiny_imagenet" || name == "tinyimagenet") {
     set("data.augment.crop", "4");
     set("data.augment.flip", "true");
   }
@@ -176,16 +187,17 @@ void refuse_contradictions(const LastValues& last, bool is_crest, bool resumes) 
 }
 
 /// Puts what the recipe's program takes for granted below everything else.
-void add_defaults(ConfigSource& source, Recipe recipe, const LastValues& last) {
+void add_defaults(ConfigSource& source, Recipe recipe) {
   if (recipe == Recipe::none) return;
   source.defaults_of = name_of(recipe);
   for (const auto& [key, value] : defaults_of(recipe)) {
     source.defaults.push_back({std::string(key), std::string(value), ""});
   }
-  const bool selects = std::ranges::any_of(config_flags(), [&](const Flag& flag) {
-    return last.contains(flag.name) && (flag.group == selection_group || flag.group == selection_mode_group);
-  });
-  if (recipe == Recipe::dropout && !selects) source.defaults.push_back({"selection.mode", "none", ""});
+  if (recipe == Recipe::dropout) {
+    for (auto& setting : overruling_dropout_defaults(source.given_keys())) {
+      source.defaults.push_back(std::move(setting));
+    }
+  }
 
   ConfigSource known = source;
   known.defaults.push_back({"training.milestones", "[1]", ""});  // until the number of epochs is known
@@ -288,7 +300,7 @@ ConfigSource ConfigArguments::source(bool is_crest) const {
     recipe = Recipe::sage;
   }
   if (recipe == Recipe::none && !bare_pretrained) return source;
-  add_defaults(source, recipe, last);
+  add_defaults(source, recipe);
   if (bare_pretrained) {
     const std::string file = weights_of(source.load().model.name);
     for (ConfigSetting& setting : source.settings) {

@@ -63,6 +63,12 @@ RunFigures to_figures(const json& metrics, const json& run) {
   figures.loss = loss.is_null() ? std::numeric_limits<double>::quiet_NaN() : loss.get<double>();
   figures.total_seconds = summary.at("total_seconds").get<double>();
   figures.selection_seconds = summary.at("selection_seconds").get<double>();
+  figures.cpu_seconds = summary.value("cpu_seconds", 0.0);
+  figures.effective_epochs = summary.at("effective_epochs").get<double>();
+  if (const auto f1 = summary.at("final_test").find("f1_macro");
+      f1 != summary.at("final_test").end() && f1->is_number()) {
+    figures.f1_macro = f1->get<double>();
+  }
   figures.steps = whole_number(summary.at("steps"), "steps");
   figures.examples_seen = whole_number(summary.at("examples_seen"), "examples_seen");
   figures.host_peak_bytes = whole_number(summary.at("host_peak_bytes"), "host_peak_bytes");

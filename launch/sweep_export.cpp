@@ -56,14 +56,16 @@ std::string shown(const Spread& spread, double scale, int digits, const char* pl
 
 std::string summary_csv(const std::vector<VariantSummary>& rows) {
   std::string text =
-      "group,variant,runs,missing,accuracy_mean,accuracy_deviation,total_seconds_mean,total_seconds_deviation,"
-      "selection_seconds_mean,selection_seconds_deviation,host_peak_mib_mean,host_peak_mib_deviation,"
-      "device_peak_mib_mean,device_peak_mib_deviation\n";
+      "group,variant,runs,missing,accuracy_mean,accuracy_deviation,f1_macro_mean,f1_macro_deviation,"
+      "effective_epochs_mean,effective_epochs_deviation,total_seconds_mean,total_seconds_deviation,cpu_seconds_mean,"
+      "cpu_seconds_deviation,selection_seconds_mean,selection_seconds_deviation,host_peak_mib_mean,"
+      "host_peak_mib_deviation,device_peak_mib_mean,device_peak_mib_deviation\n";
   for (const VariantSummary& row : rows) {
-    text += fmt::format("{},{},{},{},{},{},{},{},{}\n", csv(row.group), csv(row.variant), row.runs.size(),
-                        row.missing_seeds.size(), csv_spread(row.accuracy, 1), csv_spread(row.total_seconds, 1),
-                        csv_spread(row.selection_seconds, 1), csv_spread(row.host_peak_bytes, 1 / mebibyte),
-                        csv_spread(row.device_peak_bytes, 1 / mebibyte));
+    text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", csv(row.group), csv(row.variant), row.runs.size(),
+                        row.missing_seeds.size(), csv_spread(row.accuracy, 1), csv_spread(row.f1_macro, 1),
+                        csv_spread(row.effective_epochs, 1), csv_spread(row.total_seconds, 1),
+                        csv_spread(row.cpu_seconds, 1), csv_spread(row.selection_seconds, 1),
+                        csv_spread(row.host_peak_bytes, 1 / mebibyte), csv_spread(row.device_peak_bytes, 1 / mebibyte));
   }
   return text;
 }
@@ -75,19 +77,20 @@ std::string optional_text(const std::optional<Number>& value) {
 
 std::string detailed_csv(const Sweep& sweep) {
   std::string text =
-      "name,group,variant,seed,status,accuracy,loss,total_seconds,selection_seconds,steps,examples_seen,kept,"
+      "name,group,variant,seed,status,accuracy,f1_macro,loss,effective_epochs,total_seconds,cpu_seconds,selection_"
+      "seconds,steps,examples_seen,kept,"
       "relative_certificate,wrong_labels,wrong_labels_kept,host_peak_bytes,device_peak_bytes,ranks,revision\n";
   for (const SweepRun& run : sweep.runs) {
     text += fmt::format("{},{},{},{},{},", csv(run.run.name), csv(run.run.group), csv(run.run.variant), run.run.seed,
                         to_string(run.state.status));
     if (const auto& f = run.state.figures) {
-      text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", f->accuracy, f->loss, f->total_seconds,
-                          f->selection_seconds, f->steps, f->examples_seen, optional_text(f->kept),
-                          optional_text(f->relative_certificate), optional_text(f->wrong_labels),
-                          optional_text(f->wrong_labels_kept), f->host_peak_bytes, f->device_peak_bytes, f->ranks,
-                          csv(f->revision));
+      text += fmt::format(
+          "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", f->accuracy, optional_text(f->f1_macro), f->loss,
+          f->effective_epochs, f->total_seconds, f->cpu_seconds, f->selection_seconds, f->steps, f->examples_seen,
+          optional_text(f->kept), optional_text(f->relative_certificate), optional_text(f->wrong_labels),
+          optional_text(f->wrong_labels_kept), f->host_peak_bytes, f->device_peak_bytes, f->ranks, csv(f->revision));
     } else {
-      text += ",,,,,,,,,,,,,\n";
+      text += ",,,,,,,,,,,,,,,,\n";
     }
   }
   return text;
@@ -124,7 +127,10 @@ json run_json(const SweepRun& run) {
     const auto optional = [](const auto& value) { return value ? json(*value) : json(nullptr); };
     one["result"] = {{"accuracy", f->accuracy},
                      {"loss", std::isfinite(f->loss) ? json(f->loss) : json(nullptr)},
+                     {"f1_macro", optional(f->f1_macro)},
+                     {"effective_epochs", f->effective_epochs},
                      {"total_seconds", f->total_seconds},
+                     {"cpu_seconds", f->cpu_seconds},
                      {"selection_seconds", f->selection_seconds},
                      {"steps", f->steps},
                      {"examples_seen", f->examples_seen},
@@ -146,19 +152,22 @@ std::string latex_table(const Sweep& sweep, const std::vector<VariantSummary>& r
   const bool has_device = std::ranges::any_of(rows, [](const auto& row) { return row.device_peak_bytes.mean > 0; });
   std::string text = fmt::format(
       "% {}: mean and sample standard deviation over the seeds. Needs \\usepackage{{booktabs}}.\n"
-      "\\begin{{tabular}}{{lrrrrr{}}}\n\\toprule\n"
-      "Variant & Runs & Test accuracy (\\%) & Total (s) & Selection (s) & Memory per rank (MiB){} \\\\\n",
+      "\\begin{{tabular}}{{lrrrrrrrr{}}}\n\\toprule\n"
+      "Variant & Runs & Test accuracy (\\%) & F1 (\\%) & Effective epochs & Total (s) & CPU (s) & Selection (s) & "
+      "Memory per rank (MiB){} \\\\\n",
       latex(sweep.study.title), has_device ? "r" : "", has_device ? " & GPU memory (MiB)" : "");
   std::string group;
   for (const VariantSummary& row : rows) {
     if (row.group != group) {
-      text += fmt::format("\\midrule\n\\multicolumn{{{}}}{{l}}{{\\emph{{{}}}}} \\\\\n", has_device ? 7 : 6,
+      text += fmt::format("\\midrule\n\\multicolumn{{{}}}{{l}}{{\\emph{{{}}}}} \\\\\n", has_device ? 10 : 9,
                           latex(row.group));
     }
     group = row.group;
-    text += fmt::format("{} & {} of {} & {} & {} & {} & {}", latex(row.variant), row.runs.size(),
+    text += fmt::format("{} & {} of {} & {} & {} & {} & {} & {} & {} & {}", latex(row.variant), row.runs.size(),
                         row.runs.size() + row.missing_seeds.size(), shown(row.accuracy, 100, 2, " $\\pm$ "),
-                        shown(row.total_seconds, 1, 1, " $\\pm$ "), shown(row.selection_seconds, 1, 1, " $\\pm$ "),
+                        shown(row.f1_macro, 100, 2, " $\\pm$ "), shown(row.effective_epochs, 1, 2, " $\\pm$ "),
+                        shown(row.total_seconds, 1, 1, " $\\pm$ "), shown(row.cpu_seconds, 1, 1, " $\\pm$ "),
+                        shown(row.selection_seconds, 1, 1, " $\\pm$ "),
                         shown(row.host_peak_bytes, 1 / mebibyte, 0, " $\\pm$ "));
     if (has_device) text += " & " + shown(row.device_peak_bytes, 1 / mebibyte, 0, " $\\pm$ ");
     text += " \\\\\n";
@@ -204,7 +213,14 @@ std::vector<VariantSummary> summarize(const Sweep& sweep) {
       return spread_of(values);
     };
     row.accuracy = over(&RunFigures::accuracy);
+    std::vector<double> f1;
+    for (const RunFigures* figures : row.runs) {
+      if (figures->f1_macro) f1.push_back(*figures->f1_macro);
+    }
+    row.f1_macro = spread_of(f1);
+    row.effective_epochs = over(&RunFigures::effective_epochs);
     row.total_seconds = over(&RunFigures::total_seconds);
+    row.cpu_seconds = over(&RunFigures::cpu_seconds);
     row.selection_seconds = over(&RunFigures::selection_seconds);
     row.host_peak_bytes = over(&RunFigures::host_peak_bytes);
     row.device_peak_bytes = over(&RunFigures::device_peak_bytes);
@@ -225,14 +241,17 @@ void write_tables(const Sweep& sweep) {
 }
 
 std::string table_text(const Sweep& sweep) {
-  std::vector<std::vector<std::string>> lines = {
-      {"group", "variant", "runs", "test accuracy %", "total s", "selection s", "MiB per rank"}};
+  std::vector<std::vector<std::string>> lines = {{"group", "variant", "runs", "test accuracy %", "F1 %",
+                                                  "effective epochs", "total s", "CPU s", "selection s",
+                                                  "MiB per rank"}};
   std::vector<std::string> missing, warnings;
   for (const VariantSummary& row : summarize(sweep)) {
     lines.push_back({row.group, row.variant,
                      fmt::format("{} of {}", row.runs.size(), row.runs.size() + row.missing_seeds.size()),
-                     shown(row.accuracy, 100, 2, " ± "), shown(row.total_seconds, 1, 1, " ± "),
-                     shown(row.selection_seconds, 1, 1, " ± "), shown(row.host_peak_bytes, 1 / mebibyte, 0, " ± ")});
+                     shown(row.accuracy, 100, 2, " ± "), shown(row.f1_macro, 100, 2, " ± "),
+                     shown(row.effective_epochs, 1, 2, " ± "), shown(row.total_seconds, 1, 1, " ± "),
+                     shown(row.cpu_seconds, 1, 1, " ± "), shown(row.selection_seconds, 1, 1, " ± "),
+                     shown(row.host_peak_bytes, 1 / mebibyte, 0, " ± ")});
   }
   for (const SweepRun& run : sweep.runs) {
     if (!run.state.figures) missing.push_back(fmt::format("{} ({})", run.run.name, to_string(run.state.status)));

@@ -21,7 +21,8 @@ struct VariantSummary {
   std::string group, variant;
   std::vector<std::int64_t> missing_seeds;
   std::vector<const RunFigures*> runs;                ///< of the seeds that are finished
-  Spread accuracy, total_seconds, selection_seconds;  ///< accuracy in [0, 1]
+  Spread accuracy, f1_macro;                          ///< in [0, 1]
+  Spread total_seconds, cpu_seconds, selection_seconds, effective_epochs;
   Spread host_peak_bytes, device_peak_bytes;          ///< of the rank that took most
 };
 

@@ -25,8 +25,10 @@ constexpr double layer_norm_epsilon = 1e-6;
 at::Tensor local_batch_norm(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
                             const at::Tensor& running_mean, const at::Tensor& running_var, double momentum,
                             double eps) {
-  return at::batch_norm(input, weight, bias, running_mean, running_var, /*training=*/true, momentum, eps,
-                        /*cudnn_enabled=*/true);
+  // One value says nothing of a variance (LibTorch's estimate would divide by 0): the running one stays.
+  const bool is_one_value = input.numel() == input.size(1) && running_var.defined();
+  return at::batch_norm(input, weight, bias, running_mean, is_one_value ? running_var.clone() : running_var,
+                        /*training=*/true, momentum, eps, /*cudnn_enabled=*/true);
 }
 
 BatchNorm2d::BatchNorm2d(std::int64_t channels, BatchNormFunction train_function)

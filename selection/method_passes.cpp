@@ -43,7 +43,7 @@ MethodPasses::MethodPasses(const SelectionRequest& request) : MethodPasses(reque
           "the source and the request differ in the number of classes");
   if (request.resume_from == nullptr) return;
   const std::string json = text_of_first(request.communicator, request.resume_from->json);
-  progress_from_json(json, request, plan_.shard_count());
+  progress_from_json(json, request, plan_);
 }
 
 MethodPasses MethodPasses::over_validation(const SelectionRequest& request) {

@@ -170,7 +170,7 @@ class SageSelector {
     bool is_scoring = false;
     if (state != nullptr) {
       const std::string json = text_of_first(communicator_, state->json);
-      const SelectionProgress progress = progress_from_json(json, request_, plan_.shard_count());
+      const SelectionProgress progress = progress_from_json(json, request_, plan_);
       progress_.rows_done = progress.rows_done;
       result_.seconds = progress.seconds;
       if (communicator_.rank() == 0) bytes_before_ -= progress.bytes_sent;

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "core/bounded_json.h"
 #include "core/checksum.h"
 #include "core/error.h"
 
@@ -79,22 +80,24 @@ std::string progress_to_json(const SelectionProgress& progress, const SelectionR
       .dump();
 }
 
-SelectionProgress progress_from_json(const std::string& text, const SelectionRequest& request,
-                                     std::int64_t shard_count) {
+SelectionProgress progress_from_json(const std::string& text, const SelectionRequest& request, const ShardPlan& plan) {
   SelectionProgress progress;
-  ordered_json there;
+  const std::int64_t shard_count = plan.shard_count();
+  ordered_json there, rows_done;
   try {
-    const ordered_json state = ordered_json::parse(text);
+    const auto state = parse_json<ordered_json>(text);
     if (const auto version = state.at("version").get<std::int64_t>(); version != kVersion) {
       damaged_selection(fmt::format("it is of version {}, this program reads version {}", version, kVersion));
     }
     there = state.at("request");
     state.at("is_scoring").get_to(progress.is_scoring);
-    state.at("rows_done").get_to(progress.rows_done);
+    rows_done = state.at("rows_done");
     const auto seconds = state.at("seconds").get<std::array<double, 4>>();
     progress.seconds = {seconds[0], seconds[1], seconds[2], seconds[3]};
     state.at("bytes_sent").get_to(progress.bytes_sent);
     if (!there.is_object()) damaged_selection("it does not say what was selected");
+  } catch (const JsonError& error) {
+    damaged_selection(error.what());
   } catch (const nlohmann::json::exception& error) {
     damaged_selection(error.what());
   }
@@ -112,8 +115,17 @@ SelectionProgress progress_from_json(const std::string& text, const SelectionReq
                     fmt::join(differences, "; ")));
   }
   const auto shards = static_cast<std::size_t>(shard_count);
-  if (progress.rows_done.size() != shards) {
-    damaged_selection(fmt::format("it knows {} of {} shards", progress.rows_done.size(), shards));
+  if (!rows_done.is_array() || rows_done.size() != shards) {
+    damaged_selection(fmt::format("it knows {} of {} shards", rows_done.is_array() ? rows_done.size() : 0, shards));
+  }
+  try {
+    for (std::int64_t shard = 0; shard < shard_count; ++shard) {
+      const auto [first, last] = plan.positions(shard);
+      progress.rows_done.push_back(whole_number(rows_done[static_cast<std::size_t>(shard)],
+                                                "rows of a shard that are done", kShardEnded, last - first));
+    }
+  } catch (const JsonError& error) {
+    damaged_selection(error.what());
   }
   return progress;
 }

@@ -7,6 +7,7 @@
 
 #include "core/named_tensor.h"
 #include "distributed/communicator.h"
+#include "distributed/shard_plan.h"
 #include "selection/selection.h"
 
 namespace sage {
@@ -26,8 +27,7 @@ struct SelectionProgress {
 std::string progress_to_json(const SelectionProgress& progress, const SelectionRequest& request,
                              std::int64_t shard_count);
 /// Throws CheckpointError if `text` is damaged, or of another request: then each difference is named.
-SelectionProgress progress_from_json(const std::string& text, const SelectionRequest& request,
-                                     std::int64_t shard_count);
+SelectionProgress progress_from_json(const std::string& text, const SelectionRequest& request, const ShardPlan& plan);
 
 /// Throws CheckpointError.
 [[noreturn]] void damaged_selection(const std::string& what);

@@ -8,6 +8,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <functional>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -364,6 +367,28 @@ void check_same_course(const TrainingState& state, const fs::path& path, const C
       fmt::format("{} cannot go on: {}. A run resumes on the same examples in the same order; give the "
                   "values it was made with, or start a new run",
                   path.string(), fmt::join(differences, ", ")));
+}
+
+void check_examples(const TrainingState& state, const fs::path& path, std::span<const std::int64_t> candidates) {
+  const auto refuse = [&](const std::string& what) {
+    throw CheckpointError(fmt::format("cannot use {}: {}; resume from another checkpoint", path.string(), what));
+  };
+  const std::int64_t done = std::max(state.position.order_position, state.proxy_position.order_position);
+  if (done > static_cast<std::int64_t>(candidates.size())) {
+    refuse(fmt::format("it stands at example {} of an epoch, and there are {}", done, candidates.size()));
+  }
+  for (const float weight : state.subset_weights) {
+    if (!std::isfinite(weight) || weight < 0.0F) refuse(fmt::format("it gives an example the weight {}", weight));
+  }
+  if (!state.subset_ids) return;
+  const auto& ids = *state.subset_ids;
+  const auto unordered = std::adjacent_find(ids.begin(), ids.end(), std::greater_equal<>());
+  if (unordered != ids.end()) refuse(fmt::format("its subset is not in ascending order at id {}", *unordered));
+  std::vector<std::int64_t> unknown;
+  std::set_difference(ids.begin(), ids.end(), candidates.begin(), candidates.end(), std::back_inserter(unknown));
+  if (unknown.empty()) return;
+  refuse(fmt::format("its subset holds {} ids that are no training examples of this run, {} the first", unknown.size(),
+                     unknown.front()));
 }
 
 void load_tensors(std::span<const NamedTensor> destination, std::span<const NamedTensor> source,

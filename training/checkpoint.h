@@ -90,6 +90,11 @@ TrainingState read_checkpoint(const std::filesystem::path& path);
 void check_checkpoint_fits(const TrainingState& state, const std::filesystem::path& path, const std::string& model,
                            const std::string& dataset, std::int64_t class_count);
 
+/// A checkpoint is a file from elsewhere: throws CheckpointError unless what indexes the examples can, namely a subset
+/// of `candidates` (ascending) in ascending order, finite weights of at least 0, and a position within an epoch.
+void check_examples(const TrainingState& state, const std::filesystem::path& path,
+                    std::span<const std::int64_t> candidates);
+
 /// Throws CheckpointError naming every difference in what decides which examples are trained on, and in which order:
 /// the seed, the global batch, the keys of data.* that split or change the labels, and, where a selection was stopped
 /// half-way or crest selects, selection.*, and in the middle of an epoch dropout.*. For resuming; anything else (rates,

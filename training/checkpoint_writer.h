@@ -4,7 +4,9 @@
 #include <filesystem>
 #include <functional>
 #include <future>
-#include <optional>
+#include <memory>
+#include <string>
+#include <thread>
 
 #include "training/checkpoint.h"
 #include "training/host_copies.h"
@@ -27,7 +29,9 @@ class CheckpointWriter {
   /// Into `folder`, where the newest `keep` checkpoints stay. `announce` is called by the writing thread for each
   /// checkpoint that is whole and safe: renamed, and the folder synced. Older ones are removed after that.
   CheckpointWriter(std::filesystem::path folder, std::int64_t keep, Announce announce);
-  /// Waits for what is under way. What fails then is a warning in the log.
+  /// Waits for what is under way. What fails then is a warning in the log. While an exception passes it waits a second
+  /// at most, since on a disk that does not answer nobody would hear of the error: the thread is left to itself then,
+  /// and ends with its write or with the process.
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
@@ -41,14 +45,22 @@ class CheckpointWriter {
   void check();
   /// Waits for what is under way; throws EnvironmentError where it failed.
   void finish();
+  /// The files of the last order, for people.
+  const std::string& files() const { return files_; }
 
  private:
-  void write(const CheckpointOrder& order) const;
+  /// What the thread goes by, also where it outlives the writer.
+  struct Place {
+    std::filesystem::path folder;
+    std::int64_t keep = 0;
+    Announce announce;
+  };
+  static void write(const Place& place, const CheckpointOrder& order);
 
-  std::filesystem::path folder_;
-  std::int64_t keep_;
-  Announce announce_;
-  std::future<void> under_way_;
+  std::shared_ptr<const Place> place_;
+  std::string files_;
+  std::thread thread_;
+  std::future<void> under_way_;  // valid as long as thread_ was not joined
 };
 
 }  // namespace sage

@@ -40,6 +40,7 @@ void check_resume(const ResumePoint& resume, const Experiment& experiment, Class
   const Config& config = experiment.config;
   check_checkpoint_fits(resume.state, resume.path, config.model.name, config.data.name, experiment.dataset.class_count);
   check_same_course(resume.state, resume.path, config, experiment.global_batch);
+  check_examples(resume.state, resume.path, experiment.candidates);
   load_state(network, resume.state.learner.model);
   make_optimizer(network.named_parameters(), config.training)->load_state(resume.state.learner.optimizer);
 }

@@ -1,12 +1,12 @@
 #include "training/epoch.h"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "core/error.h"
 #include "core/whereabouts.h"
+#include "data/image_store.h"
 #include "distributed/parameter_hash.h"
 #include "training/progress.h"
 
@@ -61,12 +61,12 @@ Loader make_loader(const Experiment& experiment, const Communicator& communicato
 
 void set_weights(Batch& batch, std::span<const std::int64_t> ids, std::span<const float> weights) {
   const auto weights_of = [&](const std::vector<std::int64_t>& examples) {
-    at::Tensor result = at::empty({static_cast<std::int64_t>(examples.size())}, at::kFloat);
-    float* weight = result.mutable_data_ptr<float>();
+    std::vector<float> values;
+    values.reserve(examples.size());
     for (const std::int64_t id : examples) {
-      *weight++ = weights[static_cast<std::size_t>(std::lower_bound(ids.begin(), ids.end(), id) - ids.begin())];
+      values.push_back(weights[static_cast<std::size_t>(std::lower_bound(ids.begin(), ids.end(), id) - ids.begin())]);
     }
-    return result.to(batch.labels.device());
+    return to_device(values, batch.labels.device());
   };
   batch.weights = weights_of(batch.ids);
   if (batch.other_labels.defined()) batch.other_weights = weights_of(batch.other_ids);

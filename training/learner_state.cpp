@@ -50,7 +50,13 @@ std::vector<NamedTensor> learner_state_of(const std::vector<RankState>& saved, c
     if (state[i].name != kOwnTotals) continue;
     at::Tensor total = at::zeros_like(state[i].tensor);
     if (rank == 0) {
-      for (const RankState& other : saved) total += other.learner.at(i).tensor;
+      for (const RankState& other : saved) {
+        if (i >= other.learner.size() || other.learner[i].name != kOwnTotals ||
+            !other.learner[i].tensor.sizes().equals(total.sizes())) {
+          throw CheckpointError("the checkpoint does not hold the same of every rank that wrote it");
+        }
+        total += other.learner[i].tensor;
+      }
     }
     state[i].tensor = total;
   }

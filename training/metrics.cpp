@@ -61,6 +61,7 @@ json rank_json(const RankUse& use) {
   return {{"rank", use.rank},
           {"host_peak_bytes", use.host_peak_bytes},
           {"device_peak_bytes", use.device_peak_bytes},
+          {"cpu_seconds", use.cpu_seconds},
           {"phases", json::parse(phases_to_json(use.phases))}};
 }
 std::int64_t count_at(const json& from, const char* key) { return whole_number(from.at(key), key); }
@@ -68,7 +69,8 @@ RankUse to_rank(const json& from) {
   RankUse use{static_cast<int>(whole_number(from.at("rank"), "rank", 0, std::numeric_limits<int>::max())),
               {},
               count_at(from, "host_peak_bytes"),
-              count_at(from, "device_peak_bytes")};
+              count_at(from, "device_peak_bytes"),
+              from.contains("cpu_seconds") ? to_number(from.at("cpu_seconds")) : 0.0};
   for (const auto& [phase, cost] : from.at("phases").items()) {
     use.phases[phase] = {cost.at("seconds").get<double>(), count_at(cost, "calls"), count_at(cost, "host_peak_bytes"),
                          count_at(cost, "device_peak_bytes")};
@@ -109,6 +111,7 @@ json dropout_json(const EpochRecord& epoch) {
           {"updates", record.updates},
           {"empty_batches", record.empty_batches},
           {"training_seconds", number(record.training_seconds)},
+          {"earlier_seconds", number(record.earlier_seconds)},
           {"scoring_seconds", number(slowest(epoch, "scoring"))},
           {"offered_of_class", record.offered_of_class},
           {"hard_of_class", record.hard_of_class},
@@ -126,6 +129,7 @@ std::optional<DropoutRecord> to_dropout(const json& from) {
   record.updates = count_at(from, "updates");
   record.empty_batches = count_at(from, "empty_batches");
   record.training_seconds = to_number(from.at("training_seconds"));
+  record.earlier_seconds = from.contains("earlier_seconds") ? to_number(from.at("earlier_seconds")) : 0.0;
   record.offered_of_class = to_counts(from, "offered_of_class");
   record.hard_of_class = to_counts(from, "hard_of_class");
   record.kept_of_class = to_counts(from, "kept_of_class");
@@ -209,12 +213,14 @@ const std::optional<Evaluation>& judged(const EpochRecord& record) {
 }
 
 /// How many times as long the steps of the same epochs would have taken on everything, by the epochs of this run that
-/// trained on everything. None where there is nothing to compare.
+/// trained on everything. Epochs whose steps were made by several processes are left out: their time is not told apart.
+/// None where there is nothing to compare.
 std::optional<double> wall_clock_gain(const std::vector<EpochRecord>& epochs) {
   double seconds = 0.0, seconds_on_all = 0.0;
   std::int64_t offered = 0, offered_on_all = 0;
   for (const EpochRecord& epoch : epochs) {
     if (!epoch.dropout) return {};
+    if (epoch.dropout->earlier_seconds > 0.0) continue;
     seconds += epoch.dropout->training_seconds;
     offered += epoch.dropout->offered;
     if (!epoch.dropout->everything) continue;
@@ -291,6 +297,14 @@ double Metrics::selection_seconds() const {
   return sum;
 }
 
+double Metrics::cpu_seconds() const {
+  double sum = 0.0;
+  for (const EpochRecord& record : epochs_) {
+    for (const RankUse& use : record.ranks) sum += use.cpu_seconds;
+  }
+  return sum;
+}
+
 const EpochRecord* Metrics::best() const {
   const EpochRecord* best = nullptr;
   for (const EpochRecord& record : epochs_) {
@@ -309,6 +323,7 @@ std::string Metrics::to_json() const {
     summary["wall_clock_gain"] = optional_number(wall_clock_gain(epochs_));
   summary["total_seconds"] = number(total_seconds());
   summary["selection_seconds"] = number(selection_seconds());
+  summary["cpu_seconds"] = number(cpu_seconds());
   summary["selections"] = selections_.size();
   if (!epochs_.empty()) {
     summary["final_train"] = evaluation_json(epochs_.back().train);

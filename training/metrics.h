@@ -29,6 +29,7 @@ struct RankUse {
   std::map<std::string, PhaseUse, std::less<>> phases;
   std::int64_t host_peak_bytes = 0;  ///< of the process so far
   std::int64_t device_peak_bytes = 0;
+  double cpu_seconds = 0.0;  ///< of all threads of the process since the record before, or its start
 };
 
 struct EpochRecord {
@@ -89,6 +90,8 @@ class Metrics {
   /// Sums over the epochs recorded (a resumed run's earlier part included).
   double total_seconds() const;
   double selection_seconds() const;
+  /// CPU time of all ranks; less than all where an epoch was begun in a process that ended.
+  double cpu_seconds() const;
   /// Highest validation accuracy, or test accuracy where there is no validation; the first epoch among equals.
   const EpochRecord* best() const;
 

@@ -17,6 +17,9 @@ std::int64_t peak_host_memory();
 /// Starts the peak anew from what is in use now. False where the system does not allow it (then the peak goes on).
 bool reset_peak_host_memory();
 
+/// CPU time that all threads of this process have used so far, waiting for messages in a loop included, in seconds.
+double process_cpu_seconds();
+
 /// How to ask a device. All may be empty (CPU).
 struct DeviceMemoryHooks {
   std::function<std::int64_t()> peak_bytes;  ///< since the last reset

@@ -45,10 +45,12 @@ features/             what `sage features` wrote: what the network sees in each 
 tensorboard/          `tensorboard --logdir tensorboard` shows curves of training and validation
 
 Example ids count the training examples from 0 in the order of the data set's official files, those set apart for
-validation included. Accuracies are fractions between 0 and 1. A file ending in .tmp is left of an interrupted write.
+validation included. Accuracies are fractions between 0 and 1. A file ending in .tmp is left of an interrupted write,
+one in .abandoned of work that a resumed run did again.
 )";
 
-/// What a run makes, as patterns of paths below its folder. The ending of an interrupted write may follow.
+/// What a run makes, as patterns of paths below its folder. The ending of an interrupted write may follow, or that of
+/// work that was done again (set_aside_after).
 const std::vector<std::regex>& own_files() {
   static const std::vector<std::regex> patterns = [] {
     std::vector<std::regex> made;
@@ -57,7 +59,7 @@ const std::vector<std::regex>& own_files() {
           R"(checkpoints/checkpoint_epoch_\d+(_step_\d+)?\.safetensors)", R"(checkpoints/best_model\.safetensors)",
           R"(subset_indices/epoch_\d+_(indices\.json|scores\.csv))", R"(profile/trace_rank_\d+\.json)",
           R"(features/features_(train|test)(_\d+_of_\d+)?\.safetensors)"}) {
-      made.emplace_back(fmt::format(R"(({})(\.\d+\.tmp)?)", pattern));
+      made.emplace_back(fmt::format(R"(({})(\.\d+\.tmp|\.abandoned)?)", pattern));
     }
     made.emplace_back(R"(training\.log)");
     made.emplace_back(R"(tensorboard/(train|validation)/events\.out\.tfevents\..*)");

@@ -14,18 +14,17 @@ GraphHooks cuda_graph_hooks(at::Device device) {
 }
 
 StepGraph::StepGraph(GraphHooks hooks, at::Device device, int warm_up)
-    : hooks_(std::move(hooks)),
-      warm_up_left_(warm_up),
-      rate_(at::zeros({1}, at::TensorOptions(at::kFloat).device(device))) {
+    : hooks_(std::move(hooks)), warm_up_(warm_up), rate_(at::zeros({1}, at::TensorOptions(at::kFloat).device(device))) {
   require(hooks_.capture && hooks_.replay, "this device cannot record its work");
 }
 
 void StepGraph::run(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count, double rate,
                     const Work& work) {
   rate_.fill_(rate);
-  if (shape_.empty()) {
+  if (shape_.empty() || (!recording_ && images.size(0) > shape_.front())) {
     shape_ = images.sizes().vec();
     global_count_ = global_count;
+    warm_up_left_ = warm_up_;
   }
   const bool recorded_shape = images.sizes() == at::IntArrayRef(shape_) && global_count == global_count_;
   if (!recorded_shape || warm_up_left_ > 0) {
@@ -33,7 +32,7 @@ void StepGraph::run(const at::Tensor& images, const at::Tensor& labels, std::int
     work(images, labels, rate_);
     return;
   }
-  if (!images_.defined()) {
+  if (!recording_) {
     images_ = at::empty_like(images);
     labels_ = at::empty_like(labels);
   }

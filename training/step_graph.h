@@ -27,15 +27,16 @@ class StepGraph {
 
   StepGraph(GraphHooks hooks, at::Device device, int warm_up = 3);
 
-  /// One step. The first shape of `images` and `global_count` that comes is what will be recorded; a step of another
-  /// (the ragged last batch of an epoch) is launched anew.
+  /// One step. The largest batch that has come when the warm-up ends is what is recorded: the ragged last batch of an
+  /// epoch may come first, where a run is resumed before it. A step of another shape of `images` or another
+  /// `global_count` is launched anew.
   void run(const at::Tensor& images, const at::Tensor& labels, std::int64_t global_count, double rate,
            const Work& work);
   std::int64_t replays() const { return replays_; }
 
  private:
   GraphHooks hooks_;
-  int warm_up_left_;
+  int warm_up_, warm_up_left_ = 0;
   std::vector<std::int64_t> shape_;
   std::int64_t global_count_ = 0, replays_ = 0;
   at::Tensor images_, labels_, rate_;  // what the recording reads

@@ -1,5 +1,7 @@
 #include "training/trainer.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <limits>
 
@@ -86,22 +88,10 @@ void Trainer::start_learner(std::uint64_t seed, bool restored_next) {
 
 int Trainer::run() {
   try {
-    run_epochs();
-    if (folder_ != nullptr) metrics_->set_summary("finished", "yes");  // by which a complete run is known
-    end();
-    log_end();
-    return 0;
-  } catch (const RunStopped& stopped) {
-    // ALL ranks are here, and stand at the same place.
-    save_checkpoint();
-    end();
-    if (folder_ != nullptr) {
-      log::info("stopped by SIG{} {}; everything is saved. To go on: sage train --resume {}",
-                sigabbrev_np(stopped.signal()), saved_place_, folder_->path().string());
-    }
-    return stopped.signal();
+    return run_or_stop();
   } catch (const TrainingError& error) {
-    // Thrown on ALL ranks: the steps that were not finite were left out, so what there is is worth keeping.
+    // Thrown on ALL ranks: the steps that were not finite were left out, so what there is is worth keeping. A save that
+    // came upon them, after a stop too, is made again: a second one finds none.
     try {
       save_checkpoint();
       end();
@@ -114,6 +104,25 @@ int Trainer::run() {
                 saved_place_, folder_->path().string());
     }
     throw;
+  }
+}
+
+int Trainer::run_or_stop() {
+  try {
+    run_epochs();
+    if (folder_ != nullptr) metrics_->set_summary("finished", "yes");  // by which a complete run is known
+    end();
+    log_end();
+    return 0;
+  } catch (const RunStopped& stopped) {
+    // ALL ranks are here, and stand at the same place. On a GPU the save looks at the last steps, which may throw.
+    save_checkpoint();
+    end();
+    if (folder_ != nullptr) {
+      log::info("stopped by SIG{} {}; everything is saved. To go on: sage train --resume {}",
+                sigabbrev_np(stopped.signal()), saved_place_, folder_->path().string());
+    }
+    return stopped.signal();
   }
 }
 
@@ -179,6 +188,8 @@ Evaluation Trainer::evaluate_on(const ImageStore& images, std::span<const std::i
 void Trainer::evaluate_and_record() {
   whereabouts::set_activity("evaluation");
   const double training_seconds = epoch_seconds();
+  // Phases are those of this process: what is set against them is too.
+  const double own_seconds = epoch_clock_.seconds();
   EpochRecord record;
   record.epoch = position_.epoch + 1;
   record.steps = position_.step;
@@ -194,7 +205,8 @@ void Trainer::evaluate_and_record() {
       static_cast<double>(record.examples_seen) / static_cast<double>(experiment_.candidates.size());
   if (dropout_) {
     record.dropout = dropout_->end_epoch(position_.epoch);
-    record.dropout->training_seconds = training_seconds - job_.timer.seconds("selection");
+    record.dropout->training_seconds = own_seconds - job_.timer.seconds("selection");
+    record.dropout->earlier_seconds = resumed_among_steps_ ? earlier_seconds_ : 0.0;
   }
   const bool is_last = record.epoch == epochs();
   if (is_last || record.epoch % config_.training.evaluate_interval == 0) {
@@ -213,7 +225,7 @@ void Trainer::evaluate_and_record() {
     best_accuracy_ = judged->accuracy;
     best_epoch_ = record.epoch;
   }
-  if (crest_) record.crest = crest_->end_epoch(position_, training_seconds, record.test || record.validation);
+  if (crest_) record.crest = crest_->end_epoch(position_, own_seconds, record.test || record.validation);
   record.ranks = gather_use();
   record.seconds = epoch_seconds();
   // Before the checkpoint that knows of this epoch. One rank writes; if it cannot, all end.
@@ -227,6 +239,7 @@ void Trainer::evaluate_and_record() {
   ++position_.epoch;
   position_.order_position = 0;
   earlier_seconds_ = 0.0;
+  resumed_among_steps_ = false;
   epoch_clock_.restart();
   const bool is_due = is_last || record.epoch % config_.output.save_interval == 0 || interruptions_.is_due();
   if (is_due || is_best) save({.checkpoint = is_due, .best_model = is_best});
@@ -234,15 +247,19 @@ void Trainer::evaluate_and_record() {
 
 std::vector<RankUse> Trainer::gather_use() {
   const auto texts = job_.communicator->all_gather_strings(phases_to_json(job_.timer.phases()));
-  const at::Tensor peaks = at::tensor({job_.timer.host_peak_bytes(), job_.timer.device_peak_bytes()}, at::kLong)
-                               .to(job_.communicator->device())
-                               .unsqueeze(0);
+  const double cpu_seconds = process_cpu_seconds();
+  const auto microseconds = static_cast<std::int64_t>(1e6 * (cpu_seconds - recorded_cpu_seconds_));
+  recorded_cpu_seconds_ = cpu_seconds;
+  const at::Tensor peaks =
+      at::tensor({job_.timer.host_peak_bytes(), job_.timer.device_peak_bytes(), microseconds}, at::kLong)
+          .to(job_.communicator->device())
+          .unsqueeze(0);
   const at::Tensor all_peaks = job_.communicator->all_gather_rows(peaks).cpu();
   std::vector<RankUse> use;
   for (std::size_t rank = 0; rank < texts.size(); ++rank) {
     const at::Tensor peak = all_peaks[static_cast<std::int64_t>(rank)];
     use.push_back({static_cast<int>(rank), phases_from_json(texts[rank]), peak[0].item<std::int64_t>(),
-                   peak[1].item<std::int64_t>()});
+                   peak[1].item<std::int64_t>(), 1e-6 * static_cast<double>(peak[2].item<std::int64_t>())});
   }
   return use;
 }
@@ -356,13 +373,36 @@ TrainingState Trainer::state(HostCopies& copies, bool whole) {
 }
 
 /// ALL ranks: until rank 0 has written what is under way. In slices, so that nobody's deadline passes on a slow disk.
+/// One that takes as long as a deadline is given up: EnvironmentError on rank 0, PeerFailed on the others.
 void Trainer::wait_for_writer() {
-  const auto slice = std::min<std::chrono::milliseconds>(std::chrono::seconds(1), job_.runtime.deadline() / 4);
-  at::Tensor busy = at::zeros({1}, at::TensorOptions(at::kLong).device(job_.communicator->device()));
-  do {
-    busy.fill_(writer_ && writer_->is_busy_after(slice) ? 1 : 0);
-    job_.communicator->all_reduce_max(busy);
-  } while (busy.item<std::int64_t>() != 0);
+  constexpr std::int64_t done = 0, busy = 1, stuck = 2;
+  const std::chrono::milliseconds deadline = job_.runtime.deadline();
+  const auto slice = std::min<std::chrono::milliseconds>(std::chrono::seconds(1), deadline / 4);
+  const double limit = std::chrono::duration<double>(deadline).count(), patience = std::min(10.0, limit / 2);
+  const Stopwatch waited;
+  bool has_warned = false;
+  at::Tensor vote = at::zeros({1}, at::TensorOptions(at::kLong).device(job_.communicator->device()));
+  std::int64_t agreed = busy;
+  while (agreed == busy) {
+    const bool is_busy = writer_ && writer_->is_busy_after(slice);
+    const double seconds = waited.seconds();
+    if (is_busy && seconds >= patience && !has_warned) {
+      log::warning("waiting for the disk: {} is still being written; after {:g} s the run is given up",
+                   writer_->files(), limit);
+      has_warned = true;
+    }
+    vote.fill_(!is_busy ? done : seconds < limit ? busy : stuck);
+    job_.communicator->all_reduce_max(vote);
+    agreed = vote.item<std::int64_t>();
+  }
+  if (agreed == done) return;
+  job_.communicator->all_or_none([&] {
+    if (!writer_) return;
+    throw EnvironmentError(fmt::format(
+        "{}: not written within {:g} s (distributed.deadline_seconds): the disk does not answer, or is very "
+        "slow; `sage train --resume` goes on from the checkpoint before",
+        writer_->files(), limit));
+  });
 }
 
 void Trainer::save(What what) {
@@ -392,6 +432,7 @@ void Trainer::restore(TrainingState from) {
   selection_round_ = from.selection_round;
   selection_epoch_ = from.selection_epoch;
   earlier_seconds_ = from.seconds;
+  resumed_among_steps_ = from.position.order_position > 0;
   best_accuracy_ = from.best_accuracy;
   best_epoch_ = from.best_epoch;
   selection_.restore(from);

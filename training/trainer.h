@@ -33,6 +33,7 @@ class Trainer {
   int run();
 
  private:
+  int run_or_stop();
   void run_epochs();
   void select();
   /// `restored_next`: a checkpoint's weights follow, so that those of model.pretrained need not be there any more.
@@ -57,7 +58,8 @@ class Trainer {
   void end();
   void log_end() const;
   std::int64_t epochs() const { return static_cast<std::int64_t>(steps_of_epoch_.size()); }
-  /// Spent in the running epoch, earlier parts of the run included.
+  /// Spent in the running epoch, earlier parts of the run included: unlike the timer's phases, which are of this
+  /// process alone, so that shares are taken of epoch_clock_.
   double epoch_seconds() const { return earlier_seconds_ + epoch_clock_.seconds(); }
 
   const Experiment& experiment_;
@@ -81,8 +83,10 @@ class Trainer {
   std::int64_t first_step_ = 0, selection_round_ = 0, selection_epoch_ = -1;
   std::optional<double> best_accuracy_;
   std::int64_t best_epoch_ = 0;
-  std::string saved_place_;  // rank 0: of the last checkpoint, for people
-  double earlier_seconds_ = 0.0;
+  std::string saved_place_;            // rank 0: of the last checkpoint, for people
+  double earlier_seconds_ = 0.0;       // spent in the running epoch by the processes before
+  bool resumed_among_steps_ = false;   // and they have made some of its steps
+  double recorded_cpu_seconds_ = 0.0;  // of the process, at the last record
   Stopwatch epoch_clock_, run_clock_;
 };
 

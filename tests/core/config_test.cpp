@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "core/config_source.h"
 #include "core/error.h"
 
@@ -84,6 +86,9 @@ TEST(Config, LayersLieOverEachOther) {
   EXPECT_EQ(config.seed, 3U);
   EXPECT_EQ(config.output_dir, "a: b # c") << "plain: no YAML";
   EXPECT_TRUE(source.sets("seed") && !source.sets("training.lr"));
+  EXPECT_EQ(source.given_keys(), (std::set<std::string>{"output_dir", "seed"})) << "defaults are not given";
+  source.settings.push_back(to_setting("training={lr: 0.25, epochs: 2}"));
+  EXPECT_EQ(source.given_keys(), (std::set<std::string>{"output_dir", "seed", "training.epochs", "training.lr"}));
   EXPECT_THROW(to_setting("seed"), ConfigError);
   EXPECT_THROW(to_setting("=3"), ConfigError);
 }

@@ -156,5 +156,21 @@ TEST_F(LoaderTest, CropLargerThanTheImageIsAConfigError) {
   EXPECT_THROW(Loader(images, labels_, plan(), {8, false}, 0), ConfigError);
 }
 
+TEST(ToDevice, NumbersOfTheHostAreCopied) {
+  std::vector<float> weights = {0.5F, -1.25F, 3.0F};
+  std::vector<std::int64_t> ids = {std::int64_t{1} << 40, -2};
+  const at::Tensor a = to_device(weights, at::kCPU), b = to_device(ids, at::kCPU);
+  weights = {0.0F, 0.0F, 0.0F};
+  ids = {0, 0};
+  ASSERT_EQ(a.scalar_type(), at::kFloat);
+  ASSERT_EQ(b.scalar_type(), at::kLong);
+  const float* values = a.const_data_ptr<float>();
+  EXPECT_EQ(std::vector<float>(values, values + a.numel()), (std::vector<float>{0.5F, -1.25F, 3.0F}));
+  const auto* numbers = b.const_data_ptr<std::int64_t>();
+  EXPECT_EQ(std::vector<std::int64_t>(numbers, numbers + b.numel()),
+            (std::vector<std::int64_t>{std::int64_t{1} << 40, -2}));
+  EXPECT_EQ(to_device(std::span<const float>(), at::kCPU).numel(), 0);
+}
+
 }  // namespace
 }  // namespace sage

@@ -160,6 +160,24 @@ TEST(SyncBatchNorm, EmptyFirstRankTakesPart) {
   EXPECT_EQ(mine.grad().size(0), mine.size(0));
 }
 
+/// LibTorch's own estimate divides by the count less one.
+TEST(SyncBatchNorm, OneValueLeavesTheRunningVariance) {
+  const bool is_mine = world().rank() == world().size() - 1;
+  for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+    const at::Tensor value = wave({1, channels, 1, 1}, 0.4, type);
+    const at::Tensor mine = (is_mine ? value : value.narrow(0, 0, 0)).clone().set_requires_grad(true);
+    const at::Tensor weight = wave({channels}, 0.3, type), bias = wave({channels}, 0.9, type);
+    at::Tensor mean = at::zeros({channels}, type), variance = wave({channels}, 0.2, type) + 2.0;
+    const at::Tensor before = variance.clone();
+    const at::Tensor output = sync_batch_norm(mine, weight, bias, mean, variance, momentum, eps, world());
+    output.sum().backward();
+    EXPECT_TRUE(at::equal(variance, before));
+    EXPECT_TRUE(at::allclose(mean, momentum * value.view({channels}), 1e-5, 0));
+    if (is_mine) EXPECT_TRUE(at::allclose(output.detach().view({channels}), bias, 1e-5, 1e-6));
+    EXPECT_EQ(mine.grad().abs().sum().item<double>(), 0.0);
+  }
+}
+
 TEST(SyncBatchNorm, NeedsOneAllReduceEachWay) {
   if (world().size() == 1) return;
   at::Tensor input = wave({4, channels}, 0.4, at::kDouble).set_requires_grad(true);

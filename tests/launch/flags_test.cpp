@@ -306,6 +306,38 @@ TEST_F(FlagOrder, TheFileLiesBelowAndTheLaterOnTheLineWins) {
   EXPECT_EQ(source_of("--output_dir=results/x").load().output_dir, "results/x");
 }
 
+/// The batch of each rank and "no selection" would win over other keys: they are taken for granted only where neither
+/// the file nor the line speaks of these.
+TEST_F(FlagOrder, AModeLeavesBatchAndSelectionOfTheFileAndTheLineAsTheyAre) {
+  const std::string file = (folder_ / "mine.yaml").string();
+  const auto with_file = [&](const std::string& text, const std::string& line) {
+    testing::put_bytes(file, text);
+    return resolved(file + " " + line);
+  };
+  const std::string batch = "dropout.mode=dbpd training.batch_size=48 training.batch_size_per_rank=0";
+  EXPECT_EQ(with_file("training:\n  batch_size: 48\n", "--mode dbpd"), expected(dropout_base, batch));
+  EXPECT_EQ(with_file("training.batch_size: 48\n", "--mode dbpd"), expected(dropout_base, batch));
+  EXPECT_EQ(resolved("training.batch_size=48 --mode dbpd"), expected(dropout_base, batch));
+  EXPECT_EQ(resolved("--mode dbpd training.batch_size=48"), expected(dropout_base, batch));
+  EXPECT_EQ(with_file("training:\n  batch_size_per_rank: 8\n", "--mode dbpd"),
+            expected(dropout_base, "dropout.mode=dbpd training.batch_size_per_rank=8"));
+  EXPECT_EQ(with_file("training:\n  batch_size: 48\n", "--mode dbpd --batch_size 16"),
+            expected(dropout_base, "dropout.mode=dbpd training.batch_size=48 training.batch_size_per_rank=16"))
+      << "the flag is of each rank's batch, and lies above the file";
+
+  const std::string subset = "dropout.mode=dbpd selection.mode=iterative selection.fraction=0.25";
+  EXPECT_EQ(with_file("selection:\n  fraction: 0.25\n", "--mode dbpd"), expected(dropout_base, subset));
+  EXPECT_EQ(resolved("--mode dbpd selection.fraction=0.25"), expected(dropout_base, subset));
+  EXPECT_EQ(resolved("selection.fraction=0.25 --mode dbpd"), expected(dropout_base, subset));
+  EXPECT_EQ(resolved("--mode dbpd --batch_size_fd 16"),
+            expected(dropout_base, "dropout.mode=dbpd selection.mode=iterative selection.batch_size=16"));
+  EXPECT_EQ(with_file("selection:\n  mode: none\n", "--mode dbpd --subset_fraction 0.25"),
+            expected(dropout_base, "dropout.mode=dbpd selection.fraction=0.25"))
+      << "the file's own word counts";
+  EXPECT_EQ(with_file("seed: 4\n", "--mode dbpd"), expected(dropout_base, "dropout.mode=dbpd seed=4"))
+      << "a file that says nothing of either";
+}
+
 TEST(Flags, ErrorsNameTheFlagAndTheKey) {
   EXPECT_EQ(error_of("--epochs ten"), "--epochs ten: training.epochs is `ten`, expected an integer in [1, 1000000]");
   EXPECT_EQ(error_of("--scheduler foo"),

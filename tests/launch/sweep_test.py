@@ -77,6 +77,10 @@ def test_all_runs_are_made_and_the_tables_hold_what_the_run_folders_say(swept):
         assert row["status"] == "finished" and float(row["accuracy"]) == summary["final_test"]["accuracy"]
         assert int(row["host_peak_bytes"]) == summary["host_peak_bytes"] > 0
         assert float(row["total_seconds"]) == summary["total_seconds"]
+        assert float(row["f1_macro"]) == summary["final_test"]["f1_macro"]
+        assert float(row["effective_epochs"]) == summary["effective_epochs"] > 0
+        # One thread: no more CPU time than the process had, its start included.
+        assert 0 < float(row["cpu_seconds"]) == summary["cpu_seconds"]
         accuracies.setdefault(row["group"] + row["variant"], []).append(float(row["accuracy"]))
     summary = rows_of(out / "summary_table.csv")
     assert [(row["variant"], row["runs"], row["missing"]) for row in summary] == [

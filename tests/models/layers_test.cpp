@@ -84,6 +84,15 @@ TEST(BatchNorm2d, TrainModeEqualsLibTorchAndMovesTheRunningStatistics) {
       InternalError);
 }
 
+TEST(BatchNorm2d, OneValueLeavesTheRunningVariance) {
+  BatchNorm2d layer(5);
+  layer.forward(random_tensor({1, 5, 1, 1}, "image")).sum().backward();
+  for (const NamedTensor& buffer : layer.named_buffers()) {
+    if (buffer.name == "running_var") EXPECT_TRUE(at::equal(buffer.tensor, at::ones({5})));
+    if (buffer.name == "running_mean") EXPECT_GT(buffer.tensor.abs().min().item<double>(), 0.0);
+  }
+}
+
 TEST(BatchNorm2d, UsesTheGivenFunctionInTrainModeOnly) {
   int calls = 0;
   BatchNorm2d layer(2, [&calls](const at::Tensor& input, const at::Tensor&, const at::Tensor&, const at::Tensor&,

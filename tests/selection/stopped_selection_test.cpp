@@ -119,6 +119,28 @@ TEST_F(RefusedState, ThatIsDamaged) {
   expect_refused(other, "damaged");
   other.json = "{\"version\": 2}";
   expect_refused(other, "version 2");
+  // Rows of a shard that it cannot have, and what only looks like rows.
+  const std::size_t rows = state.json.find("\"rows_done\":[") + 13;
+  const std::size_t first = state.json.find_first_of(",]", rows);
+  ASSERT_LT(first, state.json.size());
+  for (const char* done :
+       {"-2", "-1000000000", "1000000000", "9223372036854775808", "1.5", "true", "null", "\"1\"", "[]"}) {
+    SCOPED_TRACE(done);
+    other = state;
+    other.json.replace(rows, first - rows, done);
+    expect_refused(other, "damaged");
+  }
+  other = state;
+  other.json.replace(state.json.find("\"request\":") + 10, 0, std::string(200'000, '['));
+  expect_refused(other, "damaged");
+  // Anything at all in the place of any byte: refused or gone on with, in order.
+  int refused = 0;
+  for (std::size_t i = 0; i < state.json.size(); i += 3) {
+    other = state;
+    other.json[i] = "0-[{\"9,"[i / 3 % 7];
+    if (refusal(other, config_) != "not refused") ++refused;
+  }
+  EXPECT_GT(refused, 50);
   for (std::size_t i = 0; i < state.tensors.size(); ++i) {
     SCOPED_TRACE(state.tensors[i].name);
     if (state.tensors[i].name.starts_with("counts.")) continue;

@@ -248,6 +248,38 @@ TEST_F(Checkpoint, AnotherModelOrDataSetIsNamed) {
   }
 }
 
+TEST_F(Checkpoint, OnlyExamplesOfTheRunAreTakenOn) {
+  const std::vector<std::int64_t> candidates{0, 2, 3, 5, 8, 13};
+  const auto refusal = [&](auto change) {
+    TrainingState state = make_state(1);
+    state.position.order_position = 6;
+    state.proxy_position.order_position = 6;
+    state.subset_ids = {2, 5, 13};
+    state.subset_weights = {1.0F, 0.0F, 2.5F};
+    change(state);
+    try {
+      check_examples(state, "file", candidates);
+    } catch (const CheckpointError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refusal([](TrainingState&) {}), "");
+  EXPECT_EQ(refusal([](TrainingState& s) { s.subset_ids = std::nullopt; }), "");
+  const auto expect = [&](const char* word, auto change) {
+    EXPECT_NE(refusal(change).find(word), std::string::npos) << word;
+  };
+  expect("example 7 of", [](TrainingState& s) { s.position.order_position = 7; });
+  expect("example 8 of", [](TrainingState& s) { s.proxy_position.order_position = 8; });
+  expect("no training examples", [](TrainingState& s) { s.subset_ids = {2, 4, 13}; });
+  expect("no training examples", [](TrainingState& s) { s.subset_ids = {-1, 5, 13}; });
+  expect("no training examples", [](TrainingState& s) { s.subset_ids = {2, 5, std::int64_t{10'000'000'000}}; });
+  expect("ascending", [](TrainingState& s) { s.subset_ids = {5, 2, 13}; });
+  expect("ascending", [](TrainingState& s) { s.subset_ids = {2, 5, 5}; });
+  expect("the weight -1", [](TrainingState& s) { s.subset_weights[1] = -1.0F; });
+  expect("the weight nan", [](TrainingState& s) { s.subset_weights[1] = std::nanf(""); });
+}
+
 TEST_F(Checkpoint, TensorsMustFitExactly) {
   const std::vector<NamedTensor> source{{"a", at::ones({2}, at::kFloat)}, {"b", at::ones({3}, at::kFloat)}};
   const auto destination = [](std::initializer_list<NamedTensor> list) { return std::vector<NamedTensor>(list); };

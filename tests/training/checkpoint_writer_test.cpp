@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -14,6 +16,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "core/stopwatch.h"
 #include "support/small_disk.h"
 #include "support/temporary_folder.h"
 #include "training/resume.h"
@@ -118,6 +121,22 @@ TEST_F(Writer, AReadOnlyFolderIsNamed) {
   const testing::ReadOnlyFolder forbidden(folder);
   writer.submit(order_of(1));
   EXPECT_TRUE(contains(message_of<EnvironmentError>([&] { writer.finish(); }), folder.string()));
+}
+
+TEST_F(Writer, AnErrorThatPassesDoesNotWaitForADiskThatDoesNotAnswer) {
+  // In the place of the file that is written: as long as nobody reads from the pipe, its opening does not return.
+  const fs::path pipe = checkpoint_path(folder_, {1, {}}).string() + "." + std::to_string(getpid()) + ".tmp";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const Stopwatch watch;
+  EXPECT_EQ(message_of<ConfigError>([&] {
+              CheckpointWriter writer(folder_, 2, {});
+              writer.submit(order_of(1));
+              EXPECT_EQ(writer.files(), checkpoint_path(folder_, {1, {}}).string());
+              throw ConfigError("the cause");
+            }),
+            "the cause");
+  EXPECT_LT(watch.seconds(), 30.0);
+  EXPECT_FALSE(testing::bytes_of(pipe).empty()) << "the thread goes on without the writer";
 }
 
 /// Shared with a process that is killed.

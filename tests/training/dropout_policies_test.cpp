@@ -287,7 +287,10 @@ TEST(DropoutOptions, TheLastEpochsAreOnEverything) {
   config.start_revision = 20;
   EXPECT_EQ(revision_epoch(config, 200), 20);
   EXPECT_EQ(dropout_warning(config, 200), "");
-  EXPECT_NE(dropout_warning(config, 20).find("none of them trains on everything"), std::string::npos);
+  const auto warns = [&](std::int64_t epochs, const std::string& of) {
+    return dropout_warning(config, epochs).find(of) != std::string::npos;
+  };
+  EXPECT_TRUE(warns(20, "none of them trains on everything"));
   config.start_revision = -1;
   config.mode = "infobatch";
   EXPECT_EQ(revision_epoch(config, 200), 175);
@@ -295,6 +298,35 @@ TEST(DropoutOptions, TheLastEpochsAreOnEverything) {
   EXPECT_EQ(revision_epoch(config, 5), 4);
   config.anneal = 0.0;
   EXPECT_EQ(revision_epoch(config, 5), 5);
+
+  // Where nothing is ever left out, and nobody has asked for that.
+  const std::string never = "dropout.mode infobatch never leaves anything out: the run has ";
+  EXPECT_EQ(dropout_warning(config, 2), "");
+  EXPECT_TRUE(warns(1, never + "1 epoch, none of them between the first, which knows no losses yet"));
+  config.anneal = 0.5;
+  EXPECT_TRUE(warns(2, never + "2 epochs, ")) << "one that knows no losses, one on everything";
+  EXPECT_TRUE(warns(2, "dropout.anneal is 0.5"));
+  EXPECT_EQ(dropout_warning(config, 4), "") << "the second is pruned";
+  config.anneal = 1.0;
+  EXPECT_TRUE(warns(200, never + "200 epochs"));
+  config.start_revision = 1;
+  EXPECT_TRUE(warns(200, never + "200 epochs"));
+  config.start_revision = 2;
+  EXPECT_EQ(dropout_warning(config, 200), "");
+  for (const char* mode : {"dbpd", "apd"}) {
+    config.mode = mode;
+    config.start_revision = -1;
+    EXPECT_TRUE(warns(1, std::string("dropout.mode ") + mode + " never leaves anything out: the run has 1 epoch, "));
+    EXPECT_TRUE(warns(1, "dropout.start_revision=1"));
+    EXPECT_EQ(dropout_warning(config, 2), "");
+    config.start_revision = 0;
+    EXPECT_EQ(dropout_warning(config, 1), "") << "as it was asked for";
+    config.start_revision = 1;
+    EXPECT_TRUE(warns(1, "none of them trains on everything")) << "and the epoch leaves something out";
+  }
+  config.mode = "none";
+  config.start_revision = -1;
+  EXPECT_EQ(dropout_warning(config, 1), "");
 }
 
 /// The measure of evaluation under imbalance: by its definition, precision and recall class by class.

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <thread>
 
 #include "core/error.h"
 #include "support/synthetic_experiment.h"
@@ -75,6 +77,40 @@ TEST(DropoutOptions, ApdNamesAClassWithoutExamples) {
   EXPECT_TRUE(contains(message_of<ConfigError>([&] { check_dropout(*experiment); }), "class 2 (c) has no example"));
   experiment->config.dropout.mode = "psmrd";
   check_dropout(*experiment);
+}
+
+/// On a GPU a step is only queued: scoring waits for that of the step before and does not count it, and a step whose
+/// losses are read back is counted whole.
+TEST(Dropout, ScoringIsNotChargedWithTrainingThatIsQueued) {
+  const auto single = make_single_communicator(at::kCPU);
+  for (const char* mode : {"dbpd", "infobatch"}) {
+    const auto experiment = experiment_of({std::string("dropout.mode=") + mode, "dropout.threshold=0.5"});
+    int waits = 0;
+    DeviceMemoryHooks hooks;
+    hooks.synchronize = [&] {
+      ++waits;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    };
+    PhaseTimer timer(hooks);
+    Learner learner(*experiment, make_network(*experiment, "mlp", 1, *single), *single, timer);
+    ProgressiveDropout dropout(*experiment, *single, timer, 3);
+    Loader loader(*experiment->train_images, experiment->labels,
+                  EpochPlan(dropout.begin_epoch(experiment->candidates, 0), 20, 0, 1, 1, 0), {}, 0);
+    const auto step = [&](std::int64_t epoch) {
+      dropout.step(learner, loader, *loader.next(), {.epoch = epoch, .batch = 0, .is_last = false}, 0.05, "test");
+    };
+    step(0);
+    const bool is_read_back = std::string(mode) == "infobatch";
+    EXPECT_EQ(waits, is_read_back ? 4 : 2) << mode << ": at both ends of scoring, and of a step that is read back";
+    EXPECT_EQ(timer.phases().at("scoring").calls, 1) << mode;
+    EXPECT_GE(timer.seconds("scoring"), 0.02) << mode << ": its own end is waited for";
+    if (is_read_back) {
+      EXPECT_GE(timer.seconds("training"), 0.02) << "the wait for the step is a part of it";
+    }
+    const int before = waits;
+    step(2);
+    EXPECT_EQ(waits, before) << mode << ": an ordinary step waits for nothing";
+  }
 }
 
 TEST(Dropout, AStateOfAnotherModeIsRefused) {

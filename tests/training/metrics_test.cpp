@@ -39,6 +39,7 @@ EpochRecord record(std::int64_t epoch, double accuracy) {
     use.phases["forward"] = {0.5 + rank, 100, 0, 0};
     use.host_peak_bytes = 1000 + rank;
     use.device_peak_bytes = 500 - rank;
+    use.cpu_seconds = 2.25 + rank;
     result.ranks.push_back(use);
   }
   return result;
@@ -74,6 +75,7 @@ TEST_F(MetricsTest, BothFilesHoldEveryEpochAtOnce) {
   EXPECT_EQ(all["summary"]["examples_seen"], 38400);
   EXPECT_EQ(all["summary"]["total_seconds"], 4.5);
   EXPECT_EQ(all["summary"]["selection_seconds"], 0.25);
+  EXPECT_EQ(all["summary"]["cpu_seconds"], 3 * (2.25 + 3.25));
   EXPECT_EQ(all["summary"]["best_epoch"], 2) << "the first of equals";
   EXPECT_EQ(all["summary"]["best_accuracy"], 0.8);
   EXPECT_EQ(all["summary"]["best_accuracy_of"], "test");
@@ -187,6 +189,27 @@ TEST_F(MetricsTest, DropoutIsToldByEpochAndClassWithItsGainInTime) {
   EXPECT_TRUE(resumed.epochs()[1].dropout->offered_of_class == (std::vector<std::int64_t>{100, 0}));
   add_all(resumed, 3);
   EXPECT_EQ(written(), all);
+}
+
+TEST_F(MetricsTest, AnEpochOfSeveralProcessesIsLeftOutOfTheGain) {
+  Metrics metrics(folder_);
+  for (std::int64_t epoch = 1; epoch <= 4; ++epoch) {
+    EpochRecord one = record(epoch, 0.5);
+    one.dropout = epoch < 4 ? dropout(20, 1.0) : dropout(100, 3.0);
+    if (epoch == 2) {
+      one.dropout->training_seconds = 0.125;
+      one.dropout->earlier_seconds = 7.0;
+    }
+    metrics.add(one);
+  }
+  // The other three on everything: 9 seconds, which took 5.
+  EXPECT_NEAR(written()["summary"]["wall_clock_gain"].get<double>(), 1.8, 1e-12);
+  EXPECT_EQ(written()["epochs"][1]["dropout"]["earlier_seconds"], 7.0);
+  EXPECT_EQ(Metrics::resume(folder_, 4, 0).epochs()[1].dropout->earlier_seconds, 7.0);
+  json older = written();
+  older["epochs"][1]["dropout"].erase("earlier_seconds");
+  put_bytes(folder_ / "metrics.json", older.dump());
+  EXPECT_EQ(Metrics::resume(folder_, 4, 0).epochs()[1].dropout->earlier_seconds, 0.0);
 }
 
 TEST_F(MetricsTest, WithoutAnEpochOnEverythingThereIsNoGainToTell) {

@@ -64,6 +64,10 @@ TEST_F(RunFolderTest, OverwritingRemovesWhatARunMakesAndNothingElse) {
                         "metrics.json.4242.tmp",
                         "checkpoints/checkpoint_epoch_10.safetensors",
                         "checkpoints/checkpoint_epoch_10.safetensors.77.tmp",
+                        "checkpoints/checkpoint_epoch_11.safetensors.abandoned",
+                        "checkpoints/checkpoint_epoch_11_step_240.safetensors.abandoned",
+                        "subset_indices/epoch_11_indices.json.abandoned",
+                        "subset_indices/epoch_11_scores.csv.abandoned",
                         "checkpoints/best_model.safetensors",
                         "subset_indices/epoch_3_indices.json",
                         "subset_indices/epoch_3_scores.csv",
@@ -72,6 +76,7 @@ TEST_F(RunFolderTest, OverwritingRemovesWhatARunMakesAndNothingElse) {
                            "config.yaml.bak",
                            "checkpoints/checkpoint_epoch_x.safetensors",
                            "checkpoints/mine.safetensors",
+                           "checkpoints/mine.safetensors.abandoned",
                            "subset_indices/epoch_3_indices.json.old",
                            "tensorboard/train/notes",
                            "checkpoints/best_model.safetensors.d/inside"};

@@ -82,7 +82,7 @@ TEST(Learner, ACudaGraphOnTheCpuIsRefused) {
 }
 
 /// On the CPU "recording" keeps the work and "replaying" does it: with what the recording was given, as a GPU would.
-TEST(StepGraph, ReplaysTheRecordedStepOnNewInputsAndLaunchesOtherShapesAnew) {
+void expect_replays_of_the_full_batches(bool begins_with_a_ragged_one) {
   int captures = 0;
   const GraphHooks hooks{.capture =
                              [&](const std::function<void()>& work) {
@@ -98,8 +98,9 @@ TEST(StepGraph, ReplaysTheRecordedStepOnNewInputsAndLaunchesOtherShapesAnew) {
   };
   StepGraph graph(hooks, at::kCPU, /*warm_up=*/2);
   std::vector<double> expected;
-  for (int step = 0; step < 7; ++step) {
-    const std::int64_t count = step == 4 ? 2 : 3;  // a ragged batch among the others
+  const int first = begins_with_a_ragged_one ? -1 : 0;
+  for (int step = first; step < 7; ++step) {
+    const std::int64_t count = step == -1 || step == 4 ? 2 : 3;  // ragged batches among the others
     const at::Tensor images = at::full({count, 2}, step, at::kFloat), labels = at::full({count}, 10, at::kLong);
     expected.push_back(static_cast<double>(count * 2 * step + count * 10) + 0.5 * step);
     graph.run(images, labels, count, 0.5 * step, work);
@@ -107,8 +108,17 @@ TEST(StepGraph, ReplaysTheRecordedStepOnNewInputsAndLaunchesOtherShapesAnew) {
   EXPECT_EQ(seen, expected);
   EXPECT_EQ(captures, 1);
   EXPECT_EQ(graph.replays(), 4);
-  EXPECT_EQ(places[2], places[3]);
-  EXPECT_EQ(places[2], places[6]);
+  const auto place_at = [&](int step) { return places.at(static_cast<std::size_t>(step - first)); };
+  EXPECT_EQ(place_at(2), place_at(3));
+  EXPECT_EQ(place_at(2), place_at(6));
+}
+
+TEST(StepGraph, ReplaysTheRecordedStepOnNewInputsAndLaunchesOtherShapesAnew) {
+  expect_replays_of_the_full_batches(/*begins_with_a_ragged_one=*/false);
+}
+
+TEST(StepGraph, ARunResumedBeforeARaggedBatchRecordsTheFullOnes) {
+  expect_replays_of_the_full_batches(/*begins_with_a_ragged_one=*/true);
 }
 
 }  // namespace

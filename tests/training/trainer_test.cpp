@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -140,6 +143,60 @@ TEST_F(TrainerTest, ASubsetIsTrainedOnWithDropout) {
   EXPECT_EQ(metrics["epochs"][2]["dropout"]["kept"], 50);
   EXPECT_LT(state.position.examples, 150);
   EXPECT_EQ(state.subset_ids->size(), 50U);
+}
+
+/// Phases are those of one process, so what they are parts of is too.
+TEST_F(TrainerTest, SharesOfAResumedEpochAreOfTheProcessThatEndedIt) {
+  log::set_quiet(true);
+  constexpr double waited = 0.3;  // seconds, in the process before
+  const std::map<std::string, std::vector<std::string>> runs{
+      {"dropout", {"selection.mode=none", "dropout.mode=dbpd", "dropout.threshold=0.5"}},
+      {"crest",
+       {"selection.method=crest", "selection.crest.train_fraction=1", "selection.crest.random_set=0.4",
+        "selection.crest.interval_factor=2"}}};
+  for (const auto& [name, overrides] : runs) {
+    std::vector<std::string> all = {"model.name=cnn",   "model.width=16",    "training.batch_size=20",
+                                    "training.lr=0.05", "training.epochs=3", "output.tensorboard=false"};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    const auto experiment = testing::synthetic_experiment(100, 4, parse_config("", "test", all));
+    {
+      Job job(runtime(), experiment->config.device);
+      RunFolder folder = RunFolder::open(folder_ / name, OpenMode::fresh);
+      int asked = 0;
+      Trainer trainer(*experiment, job, &folder, {}, [&] {
+        if (++asked != 8) return 0;  // five steps and the end of an epoch before: the second of five
+        std::this_thread::sleep_for(std::chrono::duration<double>(waited));
+        return SIGUSR1;
+      });
+      EXPECT_EQ(trainer.run(), SIGUSR1) << name;
+    }
+    const TrainingState stopped = find_resume_point(folder_ / name).state;
+    EXPECT_EQ(stopped.position.epoch, 1) << name;
+    EXPECT_EQ(stopped.position.order_position, 40) << name;
+    EXPECT_GE(stopped.seconds, waited) << name;
+    {
+      Job job(runtime(), experiment->config.device);
+      RunFolder folder = RunFolder::open(folder_ / name, OpenMode::resume);
+      Trainer trainer(*experiment, job, &folder, find_resume_point(folder_ / name).state);
+      EXPECT_EQ(trainer.run(), 0) << name;
+    }
+    const json epochs = json::parse(testing::bytes_of(folder_ / name / "metrics.json"))["epochs"];
+    const double own = epochs[1]["seconds"].get<double>() - stopped.seconds;  // of the second process
+    if (name == "crest") {
+      double sum = 0.0;
+      for (const json& seconds : epochs[1]["crest"]["seconds"]) sum += seconds.get<double>();
+      EXPECT_GT(sum, 0.0);
+      EXPECT_LE(sum, own + 1e-6);
+      continue;
+    }
+    const json& part = epochs[1]["dropout"];
+    EXPECT_GT(part["scoring_seconds"].get<double>(), 0.0);
+    EXPECT_GE(part["training_seconds"].get<double>(), part["scoring_seconds"].get<double>());
+    EXPECT_LE(part["training_seconds"].get<double>(), own + 1e-6);
+    EXPECT_NEAR(part["earlier_seconds"].get<double>(), stopped.seconds, 1e-6);
+    EXPECT_EQ(epochs[0]["dropout"]["earlier_seconds"], 0.0);
+    EXPECT_EQ(epochs[2]["dropout"]["earlier_seconds"], 0.0);
+  }
 }
 
 TEST_F(TrainerTest, ReinitializingForgetsTheWarmUp) {

@@ -2,7 +2,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -13,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/whereabouts.h"
+#include "data/image_store.h"
 #include "training/crest/example_outputs.h"
 #include "training/crest/hutchinson.h"
 #include "training/evaluation.h"
@@ -196,9 +196,9 @@ Derivatives Crest::measure_derivatives(std::int64_t step) {
       for (const std::int64_t id : ids) labels.push_back(experiment_.labels[static_cast<std::size_t>(id)]);
       const at::Tensor images = experiment_.train_images->images_of(ids), target = to_device(labels, job_.device);
       // The mean over the batch's examples and over the batches.
-      at::Tensor weights = at::empty({static_cast<std::int64_t>(count)}, at::kFloat);
-      std::copy_n(coreset.weights.begin() + begin, count, weights.mutable_data_ptr<float>());
-      weights = weights.to(job_.device).div_(static_cast<double>(size) * static_cast<double>(coresets_.size()));
+      const auto part_weights = std::span(coreset.weights).subspan(static_cast<std::size_t>(begin), count);
+      const at::Tensor weights = to_device(part_weights, job_.device);
+      weights.div_(static_cast<double>(size) * static_cast<double>(coresets_.size()));
       loss += add_derivatives(
           [&] {
             const at::Tensor losses = cross_entropy_by_operations(learner_.network().forward(images), target,
@@ -221,10 +221,10 @@ Batch Crest::to_batch(const Coreset& coreset, std::int64_t step) {
   Batch batch = *loader.next();
   std::unordered_map<std::int64_t, float> weight_of;
   for (std::size_t i = 0; i < coreset.ids.size(); ++i) weight_of[coreset.ids[i]] = coreset.weights[i];
-  at::Tensor weights = at::empty({static_cast<std::int64_t>(batch.ids.size())}, at::kFloat);
-  float* weight = weights.mutable_data_ptr<float>();
-  for (const std::int64_t id : batch.ids) *weight++ = weight_of.at(id);
-  batch.weights = weights.to(job_.device);
+  std::vector<float> weights;
+  weights.reserve(batch.ids.size());
+  for (const std::int64_t id : batch.ids) weights.push_back(weight_of.at(id));
+  batch.weights = to_device(weights, job_.device);
   return batch;
 }
 

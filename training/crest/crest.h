@@ -32,8 +32,8 @@ class Crest : public BatchSource {
   /// Excludes what was learned, where that is due.
   void stepped(const TrainingPosition& position) override;
 
-  /// ALL ranks, at the end of an epoch that took `seconds` without its evaluation. `evaluates`: also on dropped
-  /// examples.
+  /// ALL ranks, at the end of an epoch that took this process `seconds` without its evaluation. `evaluates`: also on
+  /// dropped examples.
   CrestEpoch end_epoch(const TrainingPosition& position, double seconds, bool evaluates);
 
   /// Whole on rank 0; on the others without tensors.

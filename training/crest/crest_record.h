@@ -41,7 +41,8 @@ struct CrestEpoch {
   std::optional<double> dropped_accuracy;  ///< on (a sample of) the dropped examples, where the epoch was evaluated
   std::optional<double> forgettability, forgettability_of_random;    ///< at the last update
   std::int64_t forwarded_by_selection = 0, forwarded_by_checks = 0;  ///< examples
-  /// Wall-clock seconds of this epoch on rank 0; training is all steps but for the other three.
+  /// Wall-clock seconds of this epoch on rank 0, in the process that ended it; training is all steps but for the other
+  /// three.
   struct Seconds {
     double selection = 0.0, approximation = 0.0, checking = 0.0, training = 0.0;
     Seconds& operator+=(const Seconds& other);

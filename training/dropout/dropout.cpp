@@ -94,7 +94,8 @@ std::int64_t ProgressiveDropout::step(Learner& learner, const Loader& loader, Ba
   Gathered all;
   std::vector<std::int64_t> kept;  // positions in the global batch
   {
-    const auto scope = timer_.measure("scoring");
+    // On a GPU the step before may still be at work: not a part of this.
+    const auto scope = timer_.measure_to_the_end("scoring");
     if (mode_ != DropoutMode::srd) scored = learner.score(batch, scoring_);
     all = gather(batch, scored.logits);
     const KeptMask mask = choose(all.batch, place);
@@ -128,8 +129,8 @@ std::int64_t ProgressiveDropout::step(Learner& learner, const Loader& loader, Ba
 }
 
 std::int64_t ProgressiveDropout::train(Learner& learner, const Batch& batch, double learning_rate,
-                                       const std::string& where, const Scored& scored) {
-  const auto scope = timer_.measure("training");
+                                       const std::string& where, const Scored& scored, bool to_the_end) {
+  const auto scope = to_the_end ? timer_.measure_to_the_end("training") : timer_.measure("training");
   learner.step(batch, learning_rate, where, scored.recorded.defined() ? scored : Scored{});
   ++updates_;
   kept_ += batch.global_count;
@@ -277,10 +278,11 @@ std::int64_t ProgressiveDropout::step_of_pruned(Learner& learner, Batch batch, d
   const at::Tensor rescaled = to_float_tensor(weights, experiment_.device);
   batch.weights = batch.weights.defined() ? batch.weights * rescaled : rescaled;
   learner.keep_example_losses(true);
-  const std::int64_t trained = train(learner, batch, learning_rate, where);
+  // Its losses are read back at once: who waits for them waits for the step.
+  const std::int64_t trained = train(learner, batch, learning_rate, where, {}, /*to_the_end=*/true);
   learner.keep_example_losses(false);
 
-  const auto scope = timer_.measure("scoring");
+  const auto scope = timer_.measure_to_the_end("scoring");
   const at::NoGradGuard no_gradients;
   const Range mine = balanced_range(batch.global_count, communicator_.rank(), communicator_.size());
   at::Tensor rows = at::zeros({batch.global_count, 2}, at::TensorOptions(at::kDouble).device(communicator_.device()));

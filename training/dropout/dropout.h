@@ -78,8 +78,9 @@ class ProgressiveDropout {
   /// Of any examples, in place of what a loader gives.
   Batch batch_of(const Loader& loader, at::ScalarType type, std::span<const std::int64_t> ids,
                  std::span<const float> weights) const;
+  /// `to_the_end`: waits for the device too, so that the whole step is charged to training.
   std::int64_t train(Learner& learner, const Batch& batch, double learning_rate, const std::string& where,
-                     const Scored& scored = {});
+                     const Scored& scored = {}, bool to_the_end = false);
   std::int64_t train_from_pool(Learner& learner, const Loader& loader, bool is_last, double learning_rate,
                                const std::string& where);
   std::int64_t step_of_pruned(Learner& learner, Batch batch, double learning_rate, const std::string& where);

@@ -110,7 +110,24 @@ void check_dropout(const Experiment& experiment) {
 }
 
 std::string dropout_warning(const DropoutConfig& config, std::int64_t epochs) {
-  if (config.mode == "none" || config.start_revision < epochs) return {};
+  if (config.mode == "none") return {};
+  // Of infobatch the first epoch knows no losses, and keeps all.
+  const std::int64_t first_choice = config.mode == "infobatch" ? 1 : 0;
+  if (config.start_revision != 0 && std::min(revision_epoch(config, epochs), epochs) <= first_choice) {
+    const std::string run = fmt::format("the run has {} epoch{}", epochs, epochs == 1 ? "" : "s");
+    if (first_choice == 0) {
+      return fmt::format(
+          "dropout.mode {} never leaves anything out: {}, and the last one trains on everything; give it more "
+          "(training.epochs), or set dropout.start_revision={} for none on everything",
+          config.mode, run, epochs);
+    }
+    return fmt::format(
+        "dropout.mode {} never leaves anything out: {}, none of them between the first, which knows no losses yet, and "
+        "those on everything (dropout.anneal is {}, dropout.start_revision {}); give it more (training.epochs), lower "
+        "dropout.anneal, or set dropout.start_revision above 1",
+        config.mode, run, config.anneal, config.start_revision);
+  }
+  if (config.start_revision < epochs) return {};
   return fmt::format(
       "dropout.start_revision is {}, but the run has {} epochs: none of them trains on everything; -1 stands for the "
       "last one",

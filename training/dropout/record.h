@@ -15,7 +15,11 @@ struct DropoutRecord {
   std::vector<std::int64_t> offered_of_class, hard_of_class, kept_of_class;
   /// apd, by class: after the epoch, as the next one will use them. Else empty.
   std::vector<double> difficulty, proportion;
-  double training_seconds = 0.0;  ///< of the epoch's steps, those of scoring included
+  /// Of the epoch's steps, those of scoring included, in the process that ended the epoch: as its phases are.
+  double training_seconds = 0.0;
+  /// Spent on the epoch by the processes before it where a run was resumed among the epoch's steps, a selection
+  /// included; else 0.
+  double earlier_seconds = 0.0;
 };
 
 }  // namespace sage
