@@ -42,7 +42,7 @@ groups:
 
 def run_sage(build_folder, environment, *arguments):
     result = subprocess.run([build_folder / "bin" / "sage", *map(str, arguments)], env=environment, capture_output=True,
-                            text=True, timeout=120, check=False)
+                            text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr
     return result
 
