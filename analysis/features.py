@@ -3,9 +3,9 @@
     sage features runs/one_run
     python -m analysis.features runs/one_run/features/features_train.safetensors --out features.html
 
-One self-contained page: t-SNE of the features coloured by kept or discarded and by class, class balance and margin of
-the kept against all, and a montage of 24 of the kept where the data set is found. The layout is drawn from at most
---most examples (every k-th), by default 3000; it takes a minute or so.
+One self-contained page: t-SNE and UMAP of the features coloured by kept or discarded and by class, class balance and
+margin of the kept against all, and a montage of 24 of the kept where the data set is found. The layouts are drawn from
+at most --most examples (every k-th), by default 3000; they take a minute or so.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ import json
 import pathlib
 import re
 import sys
+import warnings
 
 import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import pictures
@@ -63,39 +67,70 @@ class Features:
         return self.probabilities[rows, self.labels] - others.max(1)
 
 
-def layout(features: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that are shown (every k-th, `most` of them at most) and their places in the plane, the same each time."""
+def shown_rows(count: int, most: int) -> np.ndarray:
+    """Every k-th of `count` rows, `most` of them at most."""
+    return np.arange(0, count, -(-count // most))
+
+
+def tsne(features: np.ndarray) -> np.ndarray:
+    """[N, features] -> [N, 2], the same each time."""
     from sklearn.manifold import TSNE
 
-    rows = np.arange(0, len(features), -(-len(features) // most))
-    perplexity = min(30.0, (len(rows) - 1) / 3)
-    return rows, TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features[rows])
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
+
+
+def umap(features: np.ndarray) -> np.ndarray:
+    """[N, features] -> [N, 2], the same each time."""
+    neighbours = min(15, len(features) - 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # in a notebook: a bar that is not wanted
+        warnings.filterwarnings("ignore", message="n_jobs value .* overridden")  # said for 1 as well
+        from umap import UMAP  # compiles itself for seconds
+
+        layout = UMAP(n_neighbors=neighbours, min_dist=0.1, init="pca", random_state=0, n_jobs=1)
+        return layout.fit_transform(features)
+
+
+LAYOUTS = {"t-SNE": tsne, "UMAP": umap}
+
+
+def draw_by_kept(axes: Axes, plane: np.ndarray, kept: np.ndarray) -> None:
+    axes.scatter(*plane[~kept].T, s=5, color="#c4c4c4", linewidths=0, label="discarded")
+    axes.scatter(*plane[kept].T, s=7, color=COLOURS[0], linewidths=0, label="kept")
+
+
+def draw_by_class(axes: Axes, plane: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
+    if len(names) > 20:  # too many to name
+        axes.scatter(*plane.T, s=6, c=labels, cmap="viridis", linewidths=0)
+        return
+    colours = COLOURS if len(names) <= len(COLOURS) else colormaps["tab10" if len(names) <= 10 else "tab20"].colors
+    for number, name in enumerate(names):
+        axes.scatter(*plane[labels == number].T, s=8, color=[colours[number]], linewidths=0,
+                     marker=MARKERS[number % len(MARKERS)], label=name)
 
 
 def places(found: Features, most: int) -> Figure:
-    rows, plane = layout(found.features, most)
-    figure = Figure(figsize=(11, 4.9), layout="constrained")
-    by_kept, by_class = figure.subplots(1, 2)
-    if found.kept is None:
-        by_kept.set_axis_off()
-    else:
-        kept = found.kept[rows]
-        by_kept.scatter(*plane[~kept].T, s=5, color="#c4c4c4", linewidths=0, label="discarded")
-        by_kept.scatter(*plane[kept].T, s=7, color=COLOURS[0], linewidths=0, label="kept")
-        by_kept.legend(fontsize=8, markerscale=2, loc="upper right")
-        by_kept.set_title("kept or discarded", fontsize=10)
-    labels = found.labels[rows]
-    if len(found.class_names) <= 16:
-        for number, name in enumerate(found.class_names):
-            by_class.scatter(*plane[labels == number].T, s=8, color=COLOURS[number % len(COLOURS)], linewidths=0,
-                             marker=MARKERS[number // len(COLOURS)], label=name)
-        by_class.legend(fontsize=8, markerscale=2, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    else:
-        by_class.scatter(*plane.T, s=6, c=labels, cmap="viridis", linewidths=0)
-    by_class.set_title("class", fontsize=10)
-    for axes in (by_kept, by_class):
-        axes.set_xticks([])
-        axes.set_yticks([])
+    """t-SNE above, UMAP below; by kept or discarded on the left (where it is known), by class on the right."""
+    rows = shown_rows(len(found.labels), most)
+    columns = 1 if found.kept is None else 2
+    figure = Figure(figsize=(1.6 + 4.4 * columns, 8.4), layout="constrained")
+    for (name, layout), line in zip(LAYOUTS.items(), figure.subplots(2, columns, squeeze=False), strict=True):
+        plane = layout(found.features[rows])
+        if found.kept is not None:
+            draw_by_kept(line[0], plane, found.kept[rows])
+            line[0].set_title(f"{name}: kept or discarded", fontsize=10)
+        draw_by_class(line[-1], plane, found.labels[rows], found.class_names)
+        line[-1].set_title(f"{name}: class", fontsize=10)
+        for axes in line:
+            axes.set_xlabel(f"{name} 1 (no unit)", fontsize=8)
+            axes.set_ylabel(f"{name} 2 (no unit)", fontsize=8)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if axes.get_legend_handles_labels()[0]:
+                beside = axes is line[-1]
+                axes.legend(fontsize=8, markerscale=2, frameon=False, loc="center left" if beside else "upper center",
+                            bbox_to_anchor=(1.0, 0.5) if beside else (0.5, -0.06), ncols=1 if beside else 2)
     return figure
 
 
@@ -130,21 +165,46 @@ def margin_histogram(found: Features) -> Figure:
     return figure
 
 
-def picks(found: Features, data_path: str) -> str:
-    """24 of the kept, evenly over their ids."""
+def facts(found: Features) -> pd.DataFrame:
+    """What the export is of."""
+    names = (("data", "data"), ("split", "split"), ("network", "model"))
+    rows = {name: found.about.get(key, "?") for name, key in names}
+    rows |= {"examples": str(len(found.labels)), "features": str(found.features.shape[1])}
+    if found.kept is not None:
+        rows["kept"] = f"{found.kept.sum()} ({found.kept.mean():.1%})"
+    return pd.DataFrame({"": rows})
+
+
+def class_table(found: Features) -> pd.DataFrame | None:
+    """Balance and margin of the kept against all, by class and together; None where nothing is known to be kept."""
+    if found.kept is None:
+        return None
+    margins, rows = found.margins().astype(float), []
+    for number, name in [*enumerate(found.class_names), (None, "all classes")]:
+        here = found.labels == number if number is not None else np.ones(len(found.labels), dtype=bool)
+        kept = here & found.kept
+        rows.append({"class": name, "examples": here.sum(), "kept": kept.sum(),
+                     "share of all, %": 100 * here.mean(),
+                     "share of the kept, %": 100 * kept.sum() / max(1, found.kept.sum()),
+                     "median margin of all": np.median(margins[here]) if here.any() else np.nan,
+                     "median margin of the kept": np.median(margins[kept]) if kept.any() else np.nan})
+    return pd.DataFrame(rows).set_index("class").round({column: 3 if "margin" in column else 1 for column in rows[0]})
+
+
+def picks(found: Features, data_path: str) -> Figure | None:
+    """24 of the kept, evenly over their ids; None where none is known or the data set is not found."""
     name = found.about.get("data", "")
     folder = pictures.find_folder(name, data_path)
     if found.kept is None or folder is None or not found.kept.any():
-        return ""
+        return None
     images = pictures.train_images(name, folder)
     rows = np.flatnonzero(found.kept)
     rows = rows[np.linspace(0, len(rows) - 1, min(24, len(rows))).astype(int)]
     if found.ids[rows].max() >= len(images):
-        return ""
+        return None
     margins = found.margins()
     titles = [f"{found.class_names[found.labels[row]]}\n{margins[row]:+.2f}" for row in rows]
-    figure = pictures.montage(images, list(found.ids[rows]), titles, "")
-    return image(figure, "24 of the kept, evenly over their ids, with label and margin", vector=False)
+    return pictures.montage(images, list(found.ids[rows]), titles, "")
 
 
 def page(found: Features, most: int, data_path: str) -> str:
@@ -154,12 +214,15 @@ def page(found: Features, most: int, data_path: str) -> str:
     parts = [f"<h1>{html.escape(title)}</h1>",
              f"<p>{total} examples{kept}; {found.features.shape[1]} features of "
              f"{html.escape(found.about.get('checkpoint', '?'))}.</p>",
-             section("t-SNE of the features",
-                     image(places(found, most), f"t-SNE of at most {most} examples", vector=False))]
+             section("t-SNE and UMAP of the features",
+                     image(places(found, most), f"t-SNE and UMAP of at most {most} examples", vector=False))]
     if found.kept is not None:
         parts.append(section("Class balance", image(balance(found), "Share of each class in all and in the kept")))
     parts.append(section("Margin", image(margin_histogram(found), "Margins of all and of the kept")))
-    parts.append(section("24 of the kept", picks(found, data_path)))
+    chosen = picks(found, data_path)
+    if chosen is not None:
+        caption = "24 of the kept, evenly over their ids, with label and margin"
+        parts.append(section("24 of the kept", image(chosen, caption, vector=False)))
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
             f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n")
 
@@ -169,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=pathlib.Path, help="a file of `sage features` (any of several parts)")
     parser.add_argument("--out", type=pathlib.Path, default=None, help="the page (default: features.html there)")
-    parser.add_argument("--most", type=int, default=3000, help="examples in the layout")
+    parser.add_argument("--most", type=int, default=3000, help="examples in the layouts")
     parser.add_argument("--data", default="", help="folder of the data set (default: as the program finds it)")
     given = parser.parse_args(arguments)
     out = given.out or given.file.with_name("features.html")

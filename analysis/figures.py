@@ -253,8 +253,7 @@ def class_balance(study: Study) -> Figure | None:
     shown = axes.imshow(np.array(rows), aspect="auto", cmap="cividis", vmin=0.0)
     if len(classes) <= 25:
         axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8)
-    else:
-        axes.set_xlabel("class")
+    axes.set_xlabel("class")
     axes.set_yticks(range(len(names)), names, fontsize=8)
     figure.colorbar(shown, ax=axes, label="share of the kept, %")
     return figure

@@ -71,8 +71,22 @@ void settle_names(StudyRun& run) {
   }
 }
 
+/// Where this program lies. Asked once: when the file is built anew, /proc goes on naming the old one, as deleted.
+fs::path own_program() {
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  if (error || !fs::exists(program, error)) {
+    throw EnvironmentError(fmt::format(
+        "the program's own file is gone ({}), and the runs are made with it: start the command again with one that is "
+        "there",
+        error ? error.message() : program.string()));
+  }
+  return program;
+}
+
 Sweep make_sweep(const SweepOptions& options) {
   Sweep sweep;
+  sweep.program = own_program();
   sweep.study = load_study(options.study, options.base, options.overrides);
   sweep.out = fs::absolute(options.out.empty() ? fs::path("runs") / sweep.study.name : fs::path(options.out))
                   .lexically_normal();

@@ -38,6 +38,7 @@ struct SweepRun {
 /// Where everything of a sweep lies: <out>/<run name>/ (run folders), configs/, logs/, slurm/ and the tables.
 struct Sweep {
   Study study;
+  std::filesystem::path program;  ///< that makes the runs: this one, by the name that it had at the start
   std::filesystem::path out;
   std::vector<SweepRun> runs;
 };

@@ -104,6 +104,12 @@ class JobRunner {
 
  private:
   void start(const Order& order) {
+    if (find_program(sweep_.program.string()).empty()) {
+      throw EnvironmentError(fmt::format(
+          "{} is gone since the sweep began (is it being built anew?), so no further run can be started; runs "
+          "that are going on save and leave. When it is back: the same command with --resume",
+          sweep_.program.string()));
+    }
     SweepRun& run = *order.run;
     run.state = look_at_run(run.folder, run.run.config, options_.ranks);
     ChildOrder child;
@@ -121,7 +127,7 @@ class JobRunner {
       child.command = {"mpirun", "-np", fmt::to_string(options_.ranks), "--bind-to", "none"};
       if (options_.oversubscribe) child.command.emplace_back("--oversubscribe");
     }
-    child.command.push_back(std::filesystem::read_symlink("/proc/self/exe").string());
+    child.command.push_back(sweep_.program.string());
     child.command.emplace_back("train");
     const bool goes_on = run.state.status == RunStatus::incomplete && (!options_.fresh || order.is_retry);
     if (goes_on && run.state.has_checkpoint) {

@@ -85,8 +85,8 @@ std::string submit_array(const Sweep& sweep, const SweepOptions& options) {
   make_folder(folder);
   write_file(folder / "runs.txt", list);
   write_file(folder / "array.sbatch", array_script);
-  const Answer answer = ask(sbatch_command(sweep, options, tasks), folder / "sbatch.log",
-                            {{"SAGE", std::filesystem::read_symlink("/proc/self/exe").string()}});
+  const Answer answer =
+      ask(sbatch_command(sweep, options, tasks), folder / "sbatch.log", {{"SAGE", sweep.program.string()}});
   if (answer.status != 0) {
     throw EnvironmentError(
         fmt::format("sbatch refuses the job (status {}): {}", answer.status, excerpt(answer.text, 500)));

@@ -7,7 +7,7 @@ cd "$project"
 
 folders=(core data distributed models selection training launch cuda benchmarks)
 mapfile -t sources < <(find "${folders[@]}" cmake tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | sort)
-mapfile -t scripts < <({ ls ./*.sh .ci/run && find tools tests launch benchmarks -name '*.sh'; } | sort)
+mapfile -t scripts < <({ ls ./*.sh .ci/run && find tools tests launch benchmarks containers -name '*.sh'; } | sort)
 if [ ${#sources[@]} -eq 0 ]; then give_up "No source file found in $project."; fi
 
 # Versions of clang-format disagree with each other: always 14, which Debian 12 has.

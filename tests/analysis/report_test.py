@@ -42,7 +42,7 @@ groups:
 
 def run_sage(build_folder, environment, *arguments):
     result = subprocess.run([build_folder / "bin" / "sage", *map(str, arguments)], env=environment, capture_output=True,
-                            text=True, timeout=120, check=False)
+                            text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr
     return result
 
@@ -221,6 +221,38 @@ def test_features_are_shown_by_class_and_kept(out, build_folder, run_environment
     page_file = tmp_path / "features.html"
     assert features.main([str(tmp_path / "features_train.safetensors"), "--out", str(page_file), "--most", "400"]) == 0
     page = Page(page_file.read_text())
-    assert page.headings == ["t-SNE of the features", "Class balance", "Margin", "24 of the kept"]
+    assert page.headings == ["t-SNE and UMAP of the features", "Class balance", "Margin", "24 of the kept"]
     assert re.search(r"718 of 1437|719 of 1437", page.text)
     assert features.main([str(tmp_path / "absent.safetensors"), "--out", str(page_file)]) == 2
+
+
+def test_layouts_are_the_same_each_time_and_keep_clusters_apart():
+    """Three clusters, far apart: a neighbour in the plane is of the same cluster."""
+    numbers = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(3), 30)
+    points = (10 * np.eye(8)[clusters] + numbers.normal(size=(90, 8))).astype(np.float32)
+    for name, layout in features.LAYOUTS.items():
+        plane = layout(points)
+        assert plane.shape == (90, 2) and np.isfinite(plane).all(), name
+        assert (layout(points) == plane).all(), name
+        distances = ((plane[:, None] - plane) ** 2).sum(2) + np.diag(np.full(90, np.inf))
+        assert (clusters[distances.argmin(1)] == clusters).all(), name
+    assert list(features.shown_rows(10, 4)) == [0, 3, 6, 9] and len(features.shown_rows(10, 10)) == 10
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_layouts_are_one_figure_with_labels(tmp_path, kept):
+    from safetensors.numpy import save_file
+
+    numbers = np.random.default_rng(0)
+    labels = np.arange(40) % 4
+    arrays = {"features": numbers.normal(size=(40, 5)).astype(np.float32), "labels": labels, "ids": np.arange(40),
+              "probabilities": np.full((40, 4), 0.25, dtype=np.float32)}
+    if kept:
+        arrays["kept"] = (np.arange(40) % 3 == 0).astype(np.uint8)
+    save_file(arrays, tmp_path / "f.safetensors", metadata={"class_names": '["a", "b", "c", "d"]'})
+    figure = features.places(features.Features(tmp_path / "f.safetensors"), 40)
+    titles = [axes.get_title() for axes in figure.axes]
+    expected = ["t-SNE: kept or discarded", "t-SNE: class", "UMAP: kept or discarded", "UMAP: class"]
+    assert titles == (expected if kept else expected[1::2])
+    assert all(axes.get_xlabel() and axes.get_ylabel() and axes.get_legend() for axes in figure.axes)

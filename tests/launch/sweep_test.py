@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -192,6 +193,32 @@ def test_a_run_that_fails_is_tried_once_more_and_the_others_go_on(tmp_path):
     text = STUDY.replace("sage: {selection.method: sage}", "bad: {selection.gradient.scope: [no_such_parameter]}")
     result = sweep(study_file(tmp_path, text), "--out", tmp_path / "other")
     assert result.returncode == 2 and "tried once more" not in result.stderr, result.stderr
+
+
+def test_the_program_may_be_built_anew_meanwhile_but_not_go_away(tmp_path):
+    program = tmp_path / "sage"
+
+    def begin(out):
+        """A sweep by a copy of the program, whose first run has begun."""
+        shutil.copy2(SAGE, program)
+        process = subprocess.Popen([program, "sweep", study_file(tmp_path), "--out", out, "training.steps=100"],
+                                   env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        wait_for((out / RUNS[0] / "training.log").exists, 60, "a run under way")
+        return process
+
+    shutil.copy2(SAGE, tmp_path / "new")
+    process = begin(tmp_path / "out")
+    os.replace(tmp_path / "new", program)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert f"$ {program} train" in (tmp_path / "out" / "logs" / f"{RUNS[-1]}.log").read_text()
+
+    process = begin(tmp_path / "other")
+    program.unlink()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 5 and errors.count("error: ") == 1, errors
+    assert f"{program} is gone since the sweep began" in errors and "--resume" in errors
+    assert not (tmp_path / "other" / RUNS[1]).exists()
 
 
 def test_the_runs_share_out_the_gpus_and_threads(tmp_path):

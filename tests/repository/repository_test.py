@@ -84,7 +84,7 @@ def test_no_test_is_skipped_or_disabled():
 
 
 def test_scripts_are_executable():
-    scripts = [project / name for name in ("quickstart.sh", "test.sh", "tools/check.sh", ".ci/run")]
+    scripts = [project / name for name in ("quickstart.sh", "test.sh", "tools/check.sh", ".ci/run", "containers/install.sh")]
     for path in scripts:
         assert os.access(path, os.X_OK), f"chmod +x {path}"
         assert path.read_text().startswith("#!/usr/bin/env bash\n"), path
@@ -93,6 +93,24 @@ def test_scripts_are_executable():
 @pytest.mark.parametrize("script", ["quickstart.sh", "test.sh", ".ci/run", "tools/common.sh", "tools/setup.sh"])
 def test_scripts_parse(script):
     assert subprocess.run(["bash", "-n", project / script], check=False).returncode == 0
+
+
+def test_containers_and_conda_take_the_packages_of_the_scripts():
+    for name in ("Dockerfile", "sage.def"):
+        text = (project / "containers" / name).read_text()
+        assert text.index("containers/install.sh setup") < text.index("containers/install.sh build"), name
+    conda = yaml.safe_load((project / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    assert conda["name"] == "sage"
+    assert pip == ["-r tools/requirements.txt", "-r tools/requirements-torch.txt"]
+    assert all((project / line.removeprefix("-r ")).is_file() for line in pip)
+
+
+def test_every_python_package_is_pinned():
+    for name in ("requirements.txt", "requirements-torch.txt"):
+        lines = [line for line in (project / "tools" / name).read_text().splitlines() if not line.startswith("#")]
+        assert lines and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), name
+        assert len({line.split("==")[0].lower() for line in lines}) == len(lines), name
 
 
 def test_quickstart_refuses_an_unknown_option_with_one_clear_message():
@@ -113,7 +131,7 @@ def test_citation_names_the_software_and_the_papers():
 
 
 def test_every_folder_says_what_it_is_for():
-    folders = [*ALLOWED, "analysis", "benchmarks", "configs", "tests", "tools", "docs"]
+    folders = [*ALLOWED, "analysis", "benchmarks", "configs", "containers", "tests", "tools", "docs"]
     for folder in folders:
         readme = project / folder / "README.md"
         assert readme.is_file() and len(readme.read_text()) > 100, f"{folder}/README.md is missing or says nothing"
