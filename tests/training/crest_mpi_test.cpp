@@ -148,6 +148,16 @@ TEST(CrestOnRanks, ChooseTheSameCoresetsAsOneRank) {
   }
 }
 
+/// Where the weights stay, the model and the loss that it is checked on are one number: no sampling error between them.
+TEST(CrestOnRanks, TheCheckHasNoErrorWhereNothingMoves) {
+  const auto what = experiment({"model.name=mlp", "training.lr=1e-30", "training.weight_decay=0",
+                                "selection.crest.drop_learned=false", "selection.crest.check_threshold=1e-6"});
+  const Outcome outcome = run_together(*what);
+  EXPECT_EQ(outcome.epoch.updates, 1);
+  EXPECT_EQ(outcome.epoch.checks, 2);
+  EXPECT_LT(*outcome.epoch.error, 1e-6);
+}
+
 TEST(CrestOnRanks, ARepeatIsBitEqual) {
   const auto what = experiment({"selection.crest.greedy=stochastic"});
   const Outcome first = run_together(*what), second = run_together(*what);

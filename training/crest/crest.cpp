@@ -24,6 +24,10 @@ namespace {
 /// ordinary ones: this many for each pass of a training step.
 constexpr std::int64_t fit_parts = 4;
 
+/// Coresets that a fit looks at, unless there are fewer or the first one had more: two probes, which the averages over
+/// the fits add up.
+constexpr std::int64_t least_fitted = 2;
+
 std::vector<std::int64_t> ascending_union(const std::vector<std::vector<std::int64_t>>& sets) {
   std::vector<std::int64_t> ids;
   for (const auto& set : sets) ids.insert(ids.end(), set.begin(), set.end());
@@ -61,7 +65,7 @@ Batch Crest::next(const TrainingPosition& position) {
   const std::int64_t step = position.step;
   CrestUpdate update;
   update.step = step;
-  if (coresets_.empty() || (is_check_due(step) && is_model_off(step, update))) {
+  if (coresets_.empty() || (is_check_due(step) && is_model_off(update))) {
     select(step, update);
     fit(step, update);
     if (job_.is_lead()) record_(update);
@@ -77,18 +81,12 @@ bool Crest::is_check_due(std::int64_t step) const {
   return since > 0 && since % adaptation_.interval == 0;
 }
 
-bool Crest::is_model_off(std::int64_t step, CrestUpdate& update) {
+bool Crest::is_model_off(CrestUpdate& update) {
   const auto scope = job_.timer.measure_to_the_end("crest.checking");
   whereabouts::set_activity("check of the quadratic model");
   learner_.settle();
-  const std::vector<std::int64_t> ids =
-      config_.compat == "release"
-          ? experiment_.candidates
-          : remaining_.draw(RandomStream(seed_, "crest/check set", static_cast<std::uint64_t>(step)));
-  const ExampleOutputs outputs =
-      forward_examples(learner_.network(), *experiment_.train_images, experiment_.labels, ids, selection_.batch_size,
-                       experiment_.config.training.label_smoothing, *job_.communicator);
-  watch_.observe(ids, outputs);
+  const std::vector<std::int64_t>& ids = config_.compat == "release" ? experiment_.candidates : check_set_;
+  const ExampleOutputs outputs = forward_for_loss(ids);
   const auto agreed = agree({model_.loss_at(weights_now()), outputs.mean_loss}, *job_.communicator);
   update.model_loss = agreed[0];
   update.true_loss = agreed[1];
@@ -98,6 +96,14 @@ bool Crest::is_model_off(std::int64_t step, CrestUpdate& update) {
   epoch_.forwarded_by_checks += static_cast<std::int64_t>(ids.size());
   epoch_.error = update.error;
   return !(*update.error <= config_.check_threshold);  // also where the model is not finite
+}
+
+ExampleOutputs Crest::forward_for_loss(std::span<const std::int64_t> ids) {
+  ExampleOutputs outputs =
+      forward_examples(learner_.network(), *experiment_.train_images, experiment_.labels, ids, selection_.batch_size,
+                       experiment_.config.training.label_smoothing, *job_.communicator);
+  watch_.observe(ids, outputs);
+  return outputs;
 }
 
 void Crest::select(std::int64_t step, CrestUpdate& update) {
@@ -139,7 +145,7 @@ at::Tensor Crest::weights_now() const { return flattened_parameters(parameters_)
 void Crest::fit(std::int64_t step, CrestUpdate& update) {
   const auto scope = job_.timer.measure_to_the_end("crest.approximation");
   whereabouts::set_activity("fit of the quadratic model");
-  const Derivatives derivatives = measure_derivatives(step);
+  Derivatives derivatives = measure_derivatives(step);
   const auto measured =
       agree({derivatives.loss, derivatives.gradient.norm().item<double>(), derivatives.diagonal.norm().item<double>()},
             *job_.communicator);
@@ -149,10 +155,17 @@ void Crest::fit(std::int64_t step, CrestUpdate& update) {
         "crest, step {}: the loss of the coresets, its gradient or its Hessian is not finite: lower training.lr",
         step + 1));
   }
+  update.fitted_loss = derivatives.loss;
+  if (config_.compat == "paper") {
+    // The model begins at the loss of the very examples that it will be checked on: else two samples' errors, and what
+    // coresets' losses lie off the mean, would count as errors of the model.
+    check_set_ = remaining_.draw(RandomStream(seed_, "crest/check set", static_cast<std::uint64_t>(step)));
+    epoch_.forwarded_by_selection += static_cast<std::int64_t>(check_set_.size());
+    derivatives.loss = agree({forward_for_loss(check_set_).mean_loss}, *job_.communicator)[0];
+  }
   model_.fit(derivatives, weights_now());
   const auto agreed =
       agree({model_.gradient().norm().item<double>(), model_.diagonal().norm().item<double>()}, *job_.communicator);
-  update.fitted_loss = derivatives.loss;
   update.gradient_norm = agreed[0];
   update.hessian_norm = agreed[1];
   if (model_.fits() == 1) {
@@ -178,7 +191,11 @@ Derivatives Crest::measure_derivatives(std::int64_t step) {
   const at::Tensor gradient = sums.narrow(0, 0, dimension), diagonal = sums.narrow(0, dimension, dimension);
   double loss = 0.0;
   const std::int64_t parts = fit_parts * experiment_.config.training.accumulate * communicator.size();
-  for (std::size_t set = 0; set < coresets_.size(); ++set) {
+  const std::size_t fitted =
+      config_.compat == "release"
+          ? coresets_.size()
+          : std::min(coresets_.size(), static_cast<std::size_t>(std::max(least_fitted, plan_.first_coresets)));
+  for (std::size_t set = 0; set < fitted; ++set) {
     const Coreset& coreset = coresets_[set];
     const auto size = static_cast<std::int64_t>(coreset.ids.size());
     const std::int64_t part = (size + parts - 1) / parts;
@@ -198,7 +215,7 @@ Derivatives Crest::measure_derivatives(std::int64_t step) {
       // The mean over the batch's examples and over the batches.
       const auto part_weights = std::span(coreset.weights).subspan(static_cast<std::size_t>(begin), count);
       const at::Tensor weights = to_device(part_weights, job_.device);
-      weights.div_(static_cast<double>(size) * static_cast<double>(coresets_.size()));
+      weights.div_(static_cast<double>(size) * static_cast<double>(fitted));
       loss += add_derivatives(
           [&] {
             const at::Tensor losses = cross_entropy_by_operations(learner_.network().forward(images), target,

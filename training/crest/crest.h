@@ -4,12 +4,14 @@
 #pragma once
 #include <functional>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "training/crest/coresets.h"
 #include "training/crest/crest_plan.h"
 #include "training/crest/crest_record.h"
+#include "training/crest/example_outputs.h"
 #include "training/crest/loss_watch.h"
 #include "training/crest/quadratic_model.h"
 #include "training/crest/random_sets.h"
@@ -50,7 +52,9 @@ class Crest : public BatchSource {
  private:
   bool is_check_due(std::int64_t step) const;
   /// ALL ranks. Whether the quadratic model no longer tells the loss; then `update` says why.
-  bool is_model_off(std::int64_t step, CrestUpdate& update);
+  bool is_model_off(CrestUpdate& update);
+  /// ALL ranks. Its losses are observed.
+  ExampleOutputs forward_for_loss(std::span<const std::int64_t> ids);
   void select(std::int64_t step, CrestUpdate& update);
   void fit(std::int64_t step, CrestUpdate& update);
   Derivatives measure_derivatives(std::int64_t step);
@@ -70,7 +74,8 @@ class Crest : public BatchSource {
   RemainingExamples remaining_;
   LossWatch watch_;
   QuadraticModel model_;
-  std::vector<Coreset> coresets_;  // empty before the first selection
+  std::vector<std::int64_t> check_set_;  // V_r, drawn at the selection; empty as released
+  std::vector<Coreset> coresets_;        // empty before the first selection
   Adaptation adaptation_;
   double first_norm_ = 0.0;
   std::int64_t selected_at_ = -1;  // steps done then

@@ -64,6 +64,7 @@ SelectionState Crest::state(HostCopies& copies) const {
   state.tensors.push_back({"coresets.sizes", to_tensor(sizes, at::kLong)});
   state.tensors.push_back({"coresets.ids", to_tensor(ids, at::kLong)});
   state.tensors.push_back({"coresets.weights", to_tensor(weights, at::kFloat)});
+  state.tensors.push_back({"check_set", to_tensor(check_set_, at::kLong)});
   state.tensors.push_back({"excluded", to_tensor(remaining_.excluded(), at::kLong)});
   return state;
 }
@@ -98,6 +99,7 @@ void Crest::restore(const SelectionState& state) {
   const auto ids = values_of<std::int64_t>(state.tensors, "coresets.ids", at::kLong);
   const auto weights = values_of<float>(state.tensors, "coresets.weights", at::kFloat);
   const auto excluded = values_of<std::int64_t>(state.tensors, "excluded", at::kLong);
+  check_set_ = values_of<std::int64_t>(state.tensors, "check_set", at::kLong);
   const auto is_candidate = [this](std::int64_t id) {
     return std::binary_search(experiment_.candidates.begin(), experiment_.candidates.end(), id);
   };
@@ -115,6 +117,10 @@ void Crest::restore(const SelectionState& state) {
     begin += static_cast<std::size_t>(size);
   }
   if (begin != ids.size()) refuse("its coresets are of another size");
+  if (!std::all_of(check_set_.begin(), check_set_.end(), is_candidate) ||
+      (check_set_.empty() && fits > 0 && config_.compat == "paper")) {
+    refuse("its check looks at other examples than the data set's");
+  }
   if (!std::all_of(excluded.begin(), excluded.end(), is_candidate) ||
       remaining_.exclude(excluded).size() != excluded.size()) {
     refuse("it excludes more examples than selection.crest.min_remaining allows");
