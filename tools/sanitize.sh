@@ -4,7 +4,9 @@
 # counts, and with a non-zero exit status if any test failed or a sanitizer found anything.
 #
 # asan: addresses, leaks and undefined behaviour; without detect_stack_use_after_return, for which GCC 12 lays variables of
-# 64 bytes (the vectors of AVX-512) at addresses that they cannot have. tsan: data races. What they must overlook in
+# 64 bytes (the vectors of AVX-512) at addresses that they cannot have. tsan: data races between threads
+# of our own (loaders, writers, MPI's worker, the watchdog); OpenMP's regions run with one thread there, because the
+# barriers of GCC's OpenMP cannot be seen by the sanitizer, which then reports every use after them. What they must overlook in
 # libraries that are not built with them, and why, is in tests/sanitizers/.
 # shellcheck source=tools/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

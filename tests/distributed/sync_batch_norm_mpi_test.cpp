@@ -173,7 +173,8 @@ TEST(SyncBatchNorm, OneValueLeavesTheRunningVariance) {
     output.sum().backward();
     EXPECT_TRUE(at::equal(variance, before));
     EXPECT_TRUE(at::allclose(mean, momentum * value.view({channels}), 1e-5, 0));
-    if (is_mine) EXPECT_TRUE(at::allclose(output.detach().view({channels}), bias, 1e-5, 1e-6));
+    // In float32 the CPU path takes value / sqrt(eps) from its like: 300 times the rounding of a value.
+    EXPECT_TRUE(!is_mine || at::allclose(output.detach().view({channels}), bias, 0, type == at::kFloat ? 1e-3 : 1e-10));
     EXPECT_EQ(mine.grad().abs().sum().item<double>(), 0.0);
   }
 }
