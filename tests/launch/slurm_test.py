@@ -284,7 +284,7 @@ def test_a_sweep_is_submitted_as_an_array_and_gathered(cluster, build_folder, tm
     again = cluster.run(*sweep, "--slurm", "--resume")
     assert again.returncode == 2 and (f"job {job} of this sweep is in the queue" in again.stderr
                                       or "in use by another run" in again.stderr), again.stderr
-    wait_until(lambda: cluster.run("squeue", "--noheader", "--jobs", job).stdout.strip() == "", 90, f"end of job {job}")
+    wait_until(lambda: cluster.run("squeue", "--noheader", "--jobs", job).stdout.strip() == "", 240, f"end of job {job}")
     gathered = cluster.run(*sweep, "--collect")
     assert gathered.returncode == 0 and "2 of 2" in gathered.stdout, gathered.stdout
     assert "methods-bad-seed1 (incomplete)" in gathered.stdout
@@ -313,16 +313,16 @@ def test_an_array_task_that_is_stopped_goes_back_into_the_queue_and_finishes(clu
     assert submitted.returncode == 0, submitted.stderr
     job = (out / "slurm" / "job.txt").read_text().strip()
     log = out / "methods-random-seed1" / "training.log"
-    wait_until(lambda: log.exists() and "epoch 2/" in log.read_text(), 60, "training under way")
+    wait_until(lambda: log.exists() and "epoch 2/" in log.read_text(), 120, "training under way")
     cluster.run("scancel", "--signal=USR1", job)
-    wait_until(lambda: "stopped by SIGUSR1" in log.read_text(), 30, "the run saves")
+    wait_until(lambda: "stopped by SIGUSR1" in log.read_text(), 90, "the run saves")
     # Slurm lets a requeued job wait for two minutes, so that nothing of its last step is left on the node. It is released
     # somewhat sooner; a step that the node refuses all the same is tried again by the script, after srun's 32 s.
-    wait_until(lambda: "PENDING" in cluster.run("squeue", "--job", job, "--noheader", "--format=%T").stdout, 60, "requeued")
+    wait_until(lambda: "PENDING" in cluster.run("squeue", "--job", job, "--noheader", "--format=%T").stdout, 180, "requeued")
     time.sleep(10)
     cluster.run("scontrol", "update", f"JobId={job}_0", "StartTime=now")
     wait_until(lambda: "resuming from" in log.read_text(), 180, "the run goes on")
-    wait_until(lambda: cluster.run("squeue", "--noheader", "--jobs", job).stdout.strip() == "", 90, f"end of job {job}")
+    wait_until(lambda: cluster.run("squeue", "--noheader", "--jobs", job).stdout.strip() == "", 240, f"end of job {job}")
     assert "1 of 1" in cluster.run(*sweep, "--collect").stdout
     text = (out / "logs" / f"slurm-{job}_0.log").read_text()
     assert "was stopped by a signal; back into the queue" in text
