@@ -24,6 +24,7 @@ class Panel:
     epochs: list[int]
     lines: list[list[float | None]]  # of each class
     overall: list[float | None] | None = None
+    logarithmic: bool = False
 
 
 class NothingToPlot(Exception):
@@ -46,8 +47,8 @@ def read_panels(folder: pathlib.Path) -> list[Panel]:
         [part["kept_fraction_of_class"][c] if part["kept_fraction_of_class"] else None for part in parts]
         for c in range(kept_classes)
     ]
-    panels.append(Panel("kept part", numbers, kept, [part["kept_fraction"] for part in parts]))
-    for key, title in (("difficulty", "difficulty (moving average)"), ("proportion", "proportion")):
+    panels.append(Panel("part of the examples that was kept", numbers, kept, [part["kept_fraction"] for part in parts], True))
+    for key, title in (("difficulty", "difficulty (moving average of the hard part)"), ("proportion", "proportion of what is kept")):
         with_values = [(number, part[key]) for number, part in zip(numbers, parts) if part[key]]
         if with_values:
             lines = [list(line) for line in zip(*(values for _, values in with_values))]
@@ -75,25 +76,31 @@ def draw(panels: list[Panel], names: list[str], output: pathlib.Path, most: int)
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.5), squeeze=False)
-    colours = pyplot.get_cmap("tab20")
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels) + 1.5, 4.5), squeeze=False, layout="constrained")
+    colours = pyplot.get_cmap("tab10" if len(names) <= 10 else "tab20")
+    entries = {}  # of the legend, which stands once
     for axis, panel in zip(axes[0], panels):
         named = outstanding(panel, most)
         for c in sorted(range(len(panel.lines)), key=lambda c: c in named):  # those in grey first
             values = [float("nan") if value is None else value for value in panel.lines[c]]
             if c in named:
-                axis.plot(panel.epochs, values, color=colours(c % 20), linewidth=1.2, label=names[c])
+                axis.plot(panel.epochs, values, color=colours(c % colours.N), linewidth=1.2, label=names[c])
             else:
                 axis.plot(panel.epochs, values, color="lightgrey", linewidth=0.6)
         if panel.overall is not None:
             values = [float("nan") if value is None else value for value in panel.overall]
             axis.plot(panel.epochs, values, color="black", linewidth=2.2, label="all")
-        axis.set_title(panel.title)
         axis.set_xlabel("epoch")
-        axis.legend(fontsize=6, ncols=2)
-    figure.tight_layout()
+        axis.set_ylabel(panel.title)
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+        if panel.logarithmic and any(value for line in panel.lines for value in line):
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=8)
     figure.savefig(output, dpi=120)
     pyplot.close(figure)
 

@@ -20,10 +20,10 @@ Spread spread_of(const std::vector<double>& values);
 struct VariantSummary {
   std::string group, variant;
   std::vector<std::int64_t> missing_seeds;
-  std::vector<const RunFigures*> runs;                ///< of the seeds that are finished
-  Spread accuracy, f1_macro;                          ///< in [0, 1]
+  std::vector<const RunFigures*> runs;  ///< of the seeds that are finished
+  Spread accuracy, f1_macro;            ///< in [0, 1]
   Spread total_seconds, cpu_seconds, selection_seconds, effective_epochs;
-  Spread host_peak_bytes, device_peak_bytes;          ///< of the rank that took most
+  Spread host_peak_bytes, device_peak_bytes;  ///< of the rank that took most
 };
 
 /// One for each group and variant, in the order of the study.

@@ -60,7 +60,7 @@ def test_classes_have_the_names_of_the_run(tmp_path):
 
 def test_of_other_modes_only_the_kept_parts_are_drawn(tmp_path):
     write_run(tmp_path / "run", adaptive=False)
-    assert [panel.title for panel in plots.read_panels(tmp_path / "run")] == ["kept part"]
+    assert [panel.title for panel in plots.read_panels(tmp_path / "run")] == ["part of the examples that was kept"]
 
 
 def test_with_many_classes_the_outstanding_ones_are_named(tmp_path):
