@@ -301,6 +301,7 @@ class MpiBackend : public c10d::Backend {
     }
     const bool same_size = type == c10d::OpType::ALLGATHER || type == c10d::OpType::_ALLGATHER_BASE;
     Job job = make_job(name, type, result.empty() ? outputs : std::move(result), same_size);
+    job.is_awaited = !same_size;  // what all-to-all carries is large, and Communicator waits for it at once
     job.keep_alive = inputs;
     job.keep_alive.insert(job.keep_alive.end(), outputs.begin(), outputs.end());
     const at::Tensor to_self = inputs[static_cast<std::size_t>(rank_)],

@@ -17,10 +17,12 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// Between two looks at transfers that have waited so long: leaves the core to those who compute, and finds the end
-/// late by at most a sixteenth of the wait (and what the system adds to a sleep).
-void rest(Clock::duration waited) {
+/// late by at most a sixteenth of the wait (and what the system adds to a sleep). Where the caller waits for a transfer
+/// (`is_awaited`) nobody computes, and MPI moves large messages only while it is looked at: then it keeps looking for
+/// as long as a chunk may take.
+void rest(Clock::duration waited, bool is_awaited) {
   using std::chrono::microseconds;
-  if (waited < microseconds(50)) {
+  if (waited < microseconds(is_awaited ? 20'000 : 50)) {
     std::this_thread::yield();
   } else {
     std::this_thread::sleep_for(std::min<Clock::duration>(waited / 16, microseconds(1000)));
@@ -95,7 +97,9 @@ void MpiWorker::run() {
     }
     const auto now = Clock::now();
     if (progressed) last_progress = now;
-    rest(now - last_progress);
+    const bool is_awaited =
+        std::any_of(running.begin(), running.end(), [](const Transfer& transfer) { return transfer.is_awaited; });
+    rest(now - last_progress, is_awaited);
   }
   const auto error = std::make_exception_ptr(
       CommunicationError("the communicator was destroyed because of another error before this transfer ended"));

@@ -31,6 +31,7 @@ struct Transfer {
   std::function<void(const std::exception_ptr&)> complete;
   std::vector<at::Tensor> keep_alive;
   bool point_to_point = false;
+  bool is_awaited = false;  ///< its caller waits for it and computes nothing meanwhile
 
   // Of the worker:
   std::vector<MPI_Request> requests;
