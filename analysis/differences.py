@@ -31,26 +31,30 @@ class Difference:
         return self.adjusted < LEVEL
 
 
-def paired(what: str, reference: str, values: Sequence[float], others: Sequence[float]) -> Difference:
-    """Student's t over pairs of equal seeds."""
+def no_spread(values: Sequence[float], others: Sequence[float]) -> float:
+    """What rounding alone makes of equal gaps. Accuracies are counts, so that a few seeds may well agree in them."""
+    return 1e-9 * max(1e-9, *(abs(value) for value in (*values, *others)))
+
+
+def paired(what: str, reference: str, values: Sequence[float], others: Sequence[float]) -> Difference | None:
+    """Student's t over pairs of equal seeds. None where all gaps are the same: there is nothing to measure them by."""
     gaps = [a - b for a, b in zip(values, others, strict=True)]
     mean, count = statistics.mean(gaps), len(gaps)
     error = statistics.stdev(gaps) / math.sqrt(count)
-    if error == 0.0:  # all gaps are the same: no spread to measure against
-        p = 1.0 if mean == 0.0 else 0.0
-        return Difference(what, reference, f"paired t, n = {count} seeds", mean, mean, mean, p)
+    if error < no_spread(values, others):  # all gaps are the same: no spread to measure against
+        return None
     half = float(stats.t.ppf(0.975, count - 1)) * error
     p = float(2 * stats.t.sf(abs(mean / error), count - 1))
     return Difference(what, reference, f"paired t, n = {count} seeds", mean, mean - half, mean + half, p)
 
 
-def welch(what: str, reference: str, values: Sequence[float], others: Sequence[float]) -> Difference:
-    """Welch's t: the seeds differ, and perhaps the variances."""
+def welch(what: str, reference: str, values: Sequence[float], others: Sequence[float]) -> Difference | None:
+    """Welch's t: the seeds differ, and perhaps the variances. None where neither side has a spread."""
     mean = statistics.mean(values) - statistics.mean(others)
     parts = [statistics.variance(v) / len(v) for v in (values, others)]
     name = f"Welch t, n = {len(values)} and {len(others)}"
-    if sum(parts) == 0.0:
-        return Difference(what, reference, name, mean, mean, mean, 1.0 if mean == 0.0 else 0.0)
+    if math.sqrt(sum(parts)) < no_spread(values, others):
+        return None
     freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (values, others), strict=True))
     half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(parts))
     p = float(2 * stats.t.sf(abs(mean) / math.sqrt(sum(parts)), freedom))
@@ -58,7 +62,7 @@ def welch(what: str, reference: str, values: Sequence[float], others: Sequence[f
 
 
 def compare(what: str, reference: str, values: dict[int, float], others: dict[int, float]) -> Difference | None:
-    """By seed: paired where at least three seeds are common, else Welch; None where there are too few runs."""
+    """By seed: paired where at least three seeds are common, else Welch; None where there are too few runs, or no spread among them."""
     common = sorted(set(values) & set(others))
     if len(common) >= FEWEST:
         return paired(what, reference, [values[seed] for seed in common], [others[seed] for seed in common])

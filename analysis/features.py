@@ -236,11 +236,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", default="", help="folder of the data set (default: as the program finds it)")
     given = parser.parse_args(arguments)
     out = given.out or given.file.with_name("features.html")
+    if not out.parent.is_dir():
+        print(f"analysis.features: {out.parent} is no folder: make it, or name another --out", file=sys.stderr)
+        return 5
     try:
         out.write_text(page(Features(given.file), max(10, given.most), given.data))
     except StudyError as error:
         print(f"analysis.features: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"analysis.features: {out}: cannot be written ({error.strerror})", file=sys.stderr)
+        return 5
     print(out)
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ Style = dict[str, str]
 
 
 def style(place: int) -> Style:
-    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)],
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
             "linestyle": LINES[place // len(COLOURS) % len(LINES)]}
 
 
@@ -71,20 +71,32 @@ def accuracy(study: Study) -> Figure | None:
     return figure
 
 
-def lines_by_first_axis(study: Study) -> dict[tuple[str, str], list[Run]]:
-    """Runs by group and the choice on its first axis (the method, as a rule); a group of one axis is one line."""
+def lines_against(study: Study, x_of: Callable[[Run], float | None]) -> dict[tuple[str, str], list[Run]]:
+    """Runs by group and by their choices on all axes but the one that x follows: on a line, only seeds share an x."""
     lines: dict[tuple[str, str], list[Run]] = {}
-    for run in study.runs:
-        first = next(iter(run.choices.values())) if len(run.choices) > 1 else "" if run.choices else run.variant
-        lines.setdefault((run.group, first or run.group), []).append(run)
+    for group in dict.fromkeys(run.group for run in study.runs):
+        runs = [run for run in study.runs if run.group == group]
+        xs = {id(run): x_of(run) for run in runs}
+        followed = set()
+        if len(set(xs.values())) > 1:
+            for axis in dict.fromkeys(name for run in runs for name in run.choices):
+                by_choice: dict[str | None, set[float | None]] = {}
+                for run in runs:
+                    by_choice.setdefault(run.choices.get(axis), set()).add(xs[id(run)])
+                if len(by_choice) > 1 and all(len(values) == 1 for values in by_choice.values()):
+                    followed.add(axis)
+        for run in runs:
+            rest = [choice for axis, choice in run.choices.items() if axis not in followed]
+            name = ", ".join(rest) if rest else group if run.choices else run.variant
+            lines.setdefault((group, name), []).append(run)
     return lines
 
 
 def against(study: Study, x_of: str, x_label: str, logarithmic: bool = False) -> Figure | None:
-    """Accuracy of each line of lines_by_first_axis against a number of the configuration (dotted key or `fraction`)."""
+    """Accuracy of each line of lines_against it, against a number of the configuration (dotted key or `fraction`)."""
     figure, axes = new(8, 4.2)
     drawn, every_x = 0, set()
-    for place, ((group, name), runs) in enumerate(lines_by_first_axis(study).items()):
+    for place, ((group, name), runs) in enumerate(lines_against(study, lambda run: number_of(run, x_of)).items()):
         by_x: dict[float, list[float]] = {}
         for run in runs:
             x = number_of(run, x_of)
@@ -272,6 +284,9 @@ def per_class_accuracy(study: Study) -> Figure | None:
     figure = Figure(figsize=(2.5 + min(9.0, 0.5 * len(rows[0])), 1.5 + 0.25 * len(rows)), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(np.array(rows), aspect="auto", cmap="cividis", vmin=0.0, vmax=100.0)
+    classes = next((run.metrics["class_names"] for run in study.runs if run.metrics.get("class_names")), [])
+    if len(classes) == len(rows[0]) <= 30:
+        axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8)
     axes.set_xlabel("class")
     axes.set_yticks(range(len(names)), names, fontsize=8)
     figure.colorbar(shown, ax=axes, label="test accuracy, %")
@@ -341,13 +356,19 @@ def wrong_labels(study: Study) -> Figure | None:
     """How many of the kept have a wrong label, against how many there are in all."""
     figure, axes = new(8, 4.0)
     drawn, most = 0, 0.0
-    for place, ((group, name), runs) in enumerate(lines_by_first_axis(study).items()):
+
+    def rate_of(run: Run) -> float | None:
+        last = run.last_selection
+        if not last or last["wrong_labels_kept"] is None or not last["kept"]:
+            return None
+        return round(100 * run.summary["corrupted_labels"] / last["candidates"], 3)
+
+    for place, ((group, name), runs) in enumerate(lines_against(study, rate_of).items()):
         by_rate: dict[float, list[float]] = {}
         for run in runs:
-            last = run.last_selection
-            if last and last["wrong_labels_kept"] is not None and last["kept"]:
-                rate = 100 * run.summary["corrupted_labels"] / last["candidates"]
-                by_rate.setdefault(round(rate, 3), []).append(100 * last["wrong_labels_kept"] / last["kept"])
+            last, rate = run.last_selection, rate_of(run)
+            if last and rate is not None:
+                by_rate.setdefault(rate, []).append(100 * last["wrong_labels_kept"] / last["kept"])
         if not by_rate:
             continue
         xs = sorted(by_rate)

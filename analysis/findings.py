@@ -47,8 +47,10 @@ def find(study: Study) -> Findings:
                 values = {run.seed: 100 * run.accuracy for run in by_choice[name]}
                 difference = compare(f"{name} ({place})", reference, values, others)
                 if difference is None:
-                    findings.untested.append(f"{name} against {reference} ({place}): {len(values)} and {len(others)} "
-                                             f"runs, fewer than {FEWEST}")
+                    why = (f"{len(values)} and {len(others)} runs, fewer than {FEWEST}"
+                           if min(len(values), len(others)) < FEWEST
+                           else "all seeds differ by the same, so there is no spread to test by")
+                    findings.untested.append(f"{name} against {reference} ({place}): {why}")
                 else:
                     findings.differences.append(difference)
     holm(findings.differences)

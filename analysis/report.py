@@ -24,12 +24,13 @@ from analysis import figures, findings, pictures, tables
 from analysis.study import Run, Study, StudyError, load
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 0.88rem; }
-td, th { padding: 0.25rem 0.7rem; border-bottom: 1px solid #e4e4e4; }
+table { border-collapse: collapse; font-size: 0.82rem; }
+td, th { padding: 0.25rem 0.45rem; vertical-align: bottom; border-bottom: 1px solid #e4e4e4; }
 th { text-align: left; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+.wide td { white-space: nowrap; }
 tr.missing td { color: #a00000; } img { max-width: 100%; }
 figure { margin: 1rem 0; } figcaption { color: #555; font-size: 0.85rem; }
 pre { background: #f5f5f5; padding: 0.8rem; overflow-x: auto; font-size: 0.8rem; } .wide { overflow-x: auto; }

@@ -13,7 +13,7 @@ from analysis.figures import (
     COLOURS,
     LINES,
     legend_beside,
-    lines_by_first_axis,
+    lines_against,
     mean_and_deviation,
     new,
     number_of,
@@ -37,7 +37,7 @@ def wrong_and_scores(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
 
 def methods_at(study: Study, rate: float) -> Iterator[tuple[int, str, list[Run]]]:
     """Place in the study (its colour in all figures), name and runs of each method with scores at a rate."""
-    for place, ((_, name), runs) in enumerate(lines_by_first_axis(study).items()):
+    for place, ((_, name), runs) in enumerate(lines_against(study, lambda run: number_of(run, RATE)).items()):
         scored = [run for run in runs if number_of(run, RATE) == rate and wrong_and_scores(run) is not None]
         if scored:
             yield place, name, scored
@@ -117,7 +117,7 @@ def doubts(study: Study | None) -> Figure | None:
     drawn = False
     panels = figure.subplots(1, 2)
     for axes, (name, measure) in zip(panels, measures, strict=True):
-        for place, ((_, method), runs) in enumerate(lines_by_first_axis(study).items()):
+        for place, ((_, method), runs) in enumerate(lines_against(study, lambda run: number_of(run, RATE)).items()):
             by_rate: dict[float, list[float]] = {}
             for run in runs:
                 found, rate = tables.detection(run), number_of(run, RATE)
@@ -174,7 +174,7 @@ def minority_accuracy(study: Study | None) -> Figure | None:
     figure = Figure(figsize=(10.5, 3.9), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, is_reduced in zip(panels, (True, False), strict=True):
-        for place, ((_, method), runs) in enumerate(lines_by_first_axis(study).items()):
+        for place, ((_, method), runs) in enumerate(lines_against(study, lambda run: number_of(run, DROP)).items()):
             by_drop: dict[float, list[float]] = {}
             for run in runs:
                 drop, accuracies = number_of(run, DROP), run.class_accuracy

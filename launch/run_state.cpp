@@ -63,7 +63,7 @@ RunFigures to_figures(const json& metrics, const json& run) {
   figures.loss = loss.is_null() ? std::numeric_limits<double>::quiet_NaN() : loss.get<double>();
   figures.total_seconds = summary.at("total_seconds").get<double>();
   figures.selection_seconds = summary.at("selection_seconds").get<double>();
-  figures.cpu_seconds = summary.value("cpu_seconds", 0.0);
+  if (summary.contains("cpu_seconds")) figures.cpu_seconds = summary.at("cpu_seconds").get<double>();
   figures.effective_epochs = summary.at("effective_epochs").get<double>();
   if (const auto f1 = summary.at("final_test").find("f1_macro");
       f1 != summary.at("final_test").end() && f1->is_number()) {

@@ -24,9 +24,9 @@ struct RunFigures {
   double accuracy = 0.0, loss = 0.0;  ///< of the test split after the last step
   double total_seconds = 0.0;         ///< training, evaluation and selection
   double selection_seconds = 0.0;
-  double cpu_seconds = 0.0;        ///< of all threads of all ranks
-  double effective_epochs = 0.0;   ///< back-propagated examples, in training sets
-  std::optional<double> f1_macro;  ///< of the test split after the last step, in [0, 1]
+  std::optional<double> cpu_seconds;  ///< of all threads of all ranks
+  double effective_epochs = 0.0;      ///< back-propagated examples, in training sets
+  std::optional<double> f1_macro;     ///< of the test split after the last step, in [0, 1]
   std::int64_t steps = 0, examples_seen = 0;
   std::int64_t host_peak_bytes = 0, device_peak_bytes = 0;  ///< of the rank that took most
   std::optional<std::int64_t> kept;                         ///< by the last selection

@@ -84,11 +84,12 @@ std::string detailed_csv(const Sweep& sweep) {
     text += fmt::format("{},{},{},{},{},", csv(run.run.name), csv(run.run.group), csv(run.run.variant), run.run.seed,
                         to_string(run.state.status));
     if (const auto& f = run.state.figures) {
-      text += fmt::format(
-          "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", f->accuracy, optional_text(f->f1_macro), f->loss,
-          f->effective_epochs, f->total_seconds, f->cpu_seconds, f->selection_seconds, f->steps, f->examples_seen,
-          optional_text(f->kept), optional_text(f->relative_certificate), optional_text(f->wrong_labels),
-          optional_text(f->wrong_labels_kept), f->host_peak_bytes, f->device_peak_bytes, f->ranks, csv(f->revision));
+      text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", f->accuracy,
+                          optional_text(f->f1_macro), f->loss, f->effective_epochs, f->total_seconds,
+                          optional_text(f->cpu_seconds), f->selection_seconds, f->steps, f->examples_seen,
+                          optional_text(f->kept), optional_text(f->relative_certificate),
+                          optional_text(f->wrong_labels), optional_text(f->wrong_labels_kept), f->host_peak_bytes,
+                          f->device_peak_bytes, f->ranks, csv(f->revision));
     } else {
       text += ",,,,,,,,,,,,,,,,\n";
     }
@@ -130,7 +131,7 @@ json run_json(const SweepRun& run) {
                      {"f1_macro", optional(f->f1_macro)},
                      {"effective_epochs", f->effective_epochs},
                      {"total_seconds", f->total_seconds},
-                     {"cpu_seconds", f->cpu_seconds},
+                     {"cpu_seconds", optional(f->cpu_seconds)},
                      {"selection_seconds", f->selection_seconds},
                      {"steps", f->steps},
                      {"examples_seen", f->examples_seen},
@@ -212,15 +213,18 @@ std::vector<VariantSummary> summarize(const Sweep& sweep) {
       for (const RunFigures* figures : row.runs) values.push_back(static_cast<double>(figures->*member));
       return spread_of(values);
     };
+    const auto known = [&](auto member) {
+      std::vector<double> values;
+      for (const RunFigures* figures : row.runs) {
+        if (figures->*member) values.push_back(*(figures->*member));
+      }
+      return spread_of(values);
+    };
     row.accuracy = over(&RunFigures::accuracy);
-    std::vector<double> f1;
-    for (const RunFigures* figures : row.runs) {
-      if (figures->f1_macro) f1.push_back(*figures->f1_macro);
-    }
-    row.f1_macro = spread_of(f1);
+    row.f1_macro = known(&RunFigures::f1_macro);
     row.effective_epochs = over(&RunFigures::effective_epochs);
     row.total_seconds = over(&RunFigures::total_seconds);
-    row.cpu_seconds = over(&RunFigures::cpu_seconds);
+    row.cpu_seconds = known(&RunFigures::cpu_seconds);
     row.selection_seconds = over(&RunFigures::selection_seconds);
     row.host_peak_bytes = over(&RunFigures::host_peak_bytes);
     row.device_peak_bytes = over(&RunFigures::device_peak_bytes);
@@ -254,7 +258,9 @@ std::string table_text(const Sweep& sweep) {
                      shown(row.host_peak_bytes, 1 / mebibyte, 0, " ± ")});
   }
   for (const SweepRun& run : sweep.runs) {
-    if (!run.state.figures) missing.push_back(fmt::format("{} ({})", run.run.name, to_string(run.state.status)));
+    if (!run.state.figures)
+      missing.push_back(fmt::format("{} ({}{})", run.run.name, to_string(run.state.status),
+                                    run.state.status == RunStatus::foreign ? ": " + run.state.reason : std::string()));
     if (!run.state.figures) continue;
     for (const auto& warning : run.state.figures->warnings) warnings.push_back(run.run.name + ": " + warning);
   }

@@ -261,3 +261,14 @@ def test_the_layouts_are_one_figure_with_labels(tmp_path, kept):
     expected = ["t-SNE: kept or discarded", "t-SNE: class", "UMAP: kept or discarded", "UMAP: class"]
     assert titles == (expected if kept else expected[1::2])
     assert all(axes.get_xlabel() and axes.get_ylabel() and axes.get_legend() for axes in figure.axes)
+
+
+def test_on_a_line_only_seeds_share_an_x(out):
+    from analysis import figures
+
+    study = load(out)
+    for key in ("fraction", "training.steps", "data.corrupt_labels"):
+        for runs in figures.lines_against(study, lambda run, key=key: figures.number_of(run, key)).values():
+            places = [(figures.number_of(run, key), run.seed) for run in runs]
+            assert len(places) == len(set(places)), f"{key}: other choices are taken for seeds"
+    assert ("method", "sage") in figures.lines_against(study, lambda run: figures.number_of(run, "fraction"))
