@@ -1,11 +1,16 @@
 // What the tests of the methods beside SAGE share: a source with examples held out, every way to configure them, and
 // the factors as plain numbers for oracles that are written the slow way.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "selection/quota.h"
 #include "selection_cases.h"
 
 namespace sage::testing {
@@ -146,6 +151,43 @@ inline constexpr Variant kMethodVariants[] = {
        c.method = "ccs";
        c.ccs.score = "forgetting";
      }},
+};
+
+using Positions = std::vector<std::size_t>;
+
+/// Positions among the candidates that are chosen from together, with their budgets.
+inline std::vector<std::pair<Positions, std::int64_t>> groups_of(const MethodCase& test) {
+  const auto count = static_cast<std::int64_t>(test.ids.size());
+  const std::int64_t total = subset_size(test.config.fraction, count);
+  std::vector<std::pair<Positions, std::int64_t>> groups;
+  if (!test.config.per_class) {
+    groups.push_back({{}, total});
+    for (std::size_t i = 0; i < test.ids.size(); ++i) groups[0].first.push_back(i);
+    return groups;
+  }
+  const auto quota = class_quota(total, count_classes(test.labels, test.source.class_count()));
+  for (std::size_t c = 0; c < quota.size(); ++c) {
+    groups.push_back({{}, quota[c]});
+    for (std::size_t i = 0; i < test.ids.size(); ++i) {
+      if (test.labels[i] == static_cast<std::int64_t>(c)) groups[c].first.push_back(i);
+    }
+  }
+  return groups;
+}
+
+/// Per class (true) and for all classes together.
+class MethodTest : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    test_.config.per_class = GetParam();
+    test_.config.fraction = 0.1;
+  }
+  SelectionResult select(const char* method) {
+    test_.config.method = method;
+    return test_.select(*one_);
+  }
+  MethodCase test_;
+  std::unique_ptr<Communicator> one_ = make_single_communicator(at::kCPU);
 };
 
 }  // namespace sage::testing
