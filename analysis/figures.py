@@ -24,6 +24,15 @@ def style(place: int) -> Style:
             "linestyle": LINES[place // len(COLOURS) % len(LINES)]}
 
 
+def finish_grid(figure: Figure, used: int, x_label: str, y_label: str) -> None:
+    """Of a grid of alike panels: one legend, one label for each axis, nothing where there is no more to show."""
+    for axes in figure.axes[used:]:
+        axes.set_axis_off()
+    figure.axes[0].legend(fontsize=8, frameon=False)
+    figure.supxlabel(x_label, fontsize=9)
+    figure.supylabel(y_label, fontsize=9)
+
+
 def new(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
@@ -324,11 +333,7 @@ def score_histograms(study: Study, wrong_of: dict[str, set[int]]) -> Figure | No
                       linewidth=1.5, linestyle="--")
         axes.set_title(f"{label(run.group, run.variant, several_groups(study))}, seed {run.seed}", fontsize=8)
         axes.tick_params(labelsize=7)
-    for axes in figure.axes[len(runs):]:
-        axes.set_axis_off()
-    figure.axes[0].legend(fontsize=7, frameon=False)
-    figure.supxlabel("score", fontsize=9)
-    figure.supylabel("examples", fontsize=9)
+    finish_grid(figure, len(runs), "score", "examples")
     return figure
 
 

@@ -12,6 +12,7 @@ from analysis import tables
 from analysis.figures import (
     COLOURS,
     LINES,
+    finish_grid,
     legend_beside,
     lines_against,
     mean_and_deviation,
@@ -62,11 +63,8 @@ def score_distributions(study: Study | None, rate: float) -> Figure | None:
         found = [value for run in runs if (one := tables.detection(run)) and (value := one.auroc) is not None]
         axes.set_title(f"{name} (AUROC {tables.spread(found, 3)}, n = {len(runs)})", fontsize=9)
         axes.tick_params(labelsize=7)
-    for axes in figure.axes[len(methods):]:
-        axes.set_axis_off()
-    figure.axes[0].legend(fontsize=8, frameon=False)
-    figure.supxlabel("score of the selection (each method's own scale)", fontsize=9)
-    figure.supylabel("share of the right, and of the wrong, %", fontsize=9)
+    finish_grid(figure, len(methods), "score of the selection (each method's own scale)",
+                "share of the right, and of the wrong, %")
     return figure
 
 
