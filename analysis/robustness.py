@@ -179,6 +179,8 @@ def minority_accuracy(study: Study | None) -> Figure | None:
                 if drop is not None and accuracies:
                     chosen = [value for c, value in enumerate(accuracies) if (c in reduced) == is_reduced]
                     by_drop.setdefault(100 * drop, []).append(100 * float(np.nanmean(chosen)))
+            if not by_drop:
+                continue
             points = [mean_and_deviation(by_drop[x]) for x in sorted(by_drop)]
             axes.errorbar(sorted(by_drop), [m for m, _ in points], [d for _, d in points], capsize=3, markersize=5,
                           label=method, **style(place))

@@ -9,7 +9,8 @@ namespace sage {
 
 /// Training-mode batch normalisation of `input` [n, C] or [n, C, ...] over all dimensions but C and over ALL ranks,
 /// which call it in the same order, forward and backward; n may differ between ranks and may be 0. One all-reduce in
-/// the forward pass, one in the backward. In a world of one it is at::batch_norm.
+/// the forward pass, one in the backward. In a world of one it is at::batch_norm. Where a channel has one
+/// value in all, running_var stays: n / (n - 1) is undefined there.
 ///
 /// weight, bias: [C] or undefined. running_mean, running_var: [C] or undefined; updated in place with `momentum`, the
 /// variance unbiased by the count of all ranks. The gradients of weight and bias are this rank's share: their sum over

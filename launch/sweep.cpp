@@ -195,12 +195,10 @@ int sweep_main(const SweepOptions& options) {
       report(sweep);
       return 0;
     }
-    std::string same;  // the runs are those of this command only with what was given with it
-    if (!options.base.empty()) same += fmt::format(" --base {}", options.base);
-    if (options.ranks != 1) same += fmt::format(" --ranks {}", options.ranks);
-    for (const std::string& setting : options.overrides) same += " " + setting;
-    fmt::print("submitted as job {}; when it has ended: sage sweep {} --out {}{} --collect\n",
-               submit_array(sweep, options), options.study, sweep.out.string(), same);
+    fmt::print(
+        "submitted as job {}; when it has ended, the same command with --collect in the place of --slurm makes the "
+        "tables of {}\n",
+        submit_array(sweep, options), sweep.out.string());
     return 0;
   }
   const int status = run_jobs(sweep, options);

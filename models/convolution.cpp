@@ -46,7 +46,8 @@ void Conv2d::initialize(std::uint64_t seed, const std::string& layer) {
 
 at::Tensor Conv2d::compute(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
   const std::int64_t stride = options_.stride, padding = options_.padding, dilation = options_.dilation;
-  if (input.size(2) == 1 && input.size(3) == 1 && padding > 0 && 2 * padding == dilation * (options_.kernel - 1)) {
+  if (input.size(2) == 1 && input.size(3) == 1 && padding > 0 && options_.kernel % 2 == 1 &&
+      2 * padding == dilation * (options_.kernel - 1)) {
     // Only the centre of the window meets the image. Besides being less work, this keeps away from a fault of oneDNN in
     // LibTorch 2.11: the bfloat16 weight gradient of a depthwise convolution of stride 2 in channels_last layout holds
     // whatever was in memory where no pixel meets the window.

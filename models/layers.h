@@ -179,7 +179,8 @@ using BatchNormFunction = std::function<at::Tensor(const at::Tensor& input, cons
                                                    const at::Tensor& bias, const at::Tensor& running_mean,
                                                    const at::Tensor& running_var, double momentum, double eps)>;
 
-/// The statistics of this process's batch alone (at::batch_norm).
+/// The statistics of this process's batch alone (at::batch_norm, but that running_var stays where a channel has one
+/// value).
 at::Tensor local_batch_norm(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
                             const at::Tensor& running_mean, const at::Tensor& running_var, double momentum, double eps);
 

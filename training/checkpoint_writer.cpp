@@ -15,10 +15,8 @@ namespace {
 
 constexpr auto patience_with_errors = std::chrono::seconds(1);  // while an exception passes
 
-std::filesystem::path best_model_in(const std::filesystem::path& folder) { return folder / "best_model.safetensors"; }
-
 std::string files_of(const std::filesystem::path& folder, const CheckpointOrder& order) {
-  const std::string best_model = order.best_model ? best_model_in(folder).string() : "";
+  const std::string best_model = order.best_model ? best_model_path(folder).string() : "";
   if (!order.checkpoint) return best_model;
   const std::string checkpoint = checkpoint_path(folder, checkpoint_name(order.state)).string();
   return order.best_model ? fmt::format("{} and {}", best_model, checkpoint) : checkpoint;
@@ -75,7 +73,7 @@ void CheckpointWriter::finish() {
 void CheckpointWriter::write(const Place& place, const CheckpointOrder& order) {
   order.copies.wait();
   if (order.best_model) {
-    write_checkpoint(best_model_in(place.folder), order.state, CheckpointContent::weights_only);
+    write_checkpoint(best_model_path(place.folder), order.state, CheckpointContent::weights_only);
   }
   if (!order.checkpoint) return;
   const auto path = checkpoint_path(place.folder, checkpoint_name(order.state));

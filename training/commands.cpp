@@ -249,7 +249,7 @@ int select_command_main(Runtime& runtime, const ConfigSource& source, const Sele
 int evaluate_command_main(Runtime& runtime, const std::string& checkpoint, const std::vector<std::string>& overrides) {
   std::vector<std::string> notes;
   std::filesystem::path path = checkpoint;
-  if (std::filesystem::is_directory(path / "checkpoints")) path = path / "checkpoints" / "best_model.safetensors";
+  if (std::filesystem::is_directory(path / "checkpoints")) path = best_model_path(path / "checkpoints");
   path = find_checkpoint(path, notes);
   for (const auto& note : notes) log::info("{}", note);
   const TrainingState state = read_checkpoint(path);

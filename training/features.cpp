@@ -120,7 +120,7 @@ int features_command_main(Runtime& runtime, const FeaturesOptions& options) {
   }
   std::vector<std::string> notes;
   fs::path path = options.checkpoint;
-  if (fs::is_directory(path / "checkpoints")) path = path / "checkpoints" / "best_model.safetensors";
+  if (fs::is_directory(path / "checkpoints")) path = best_model_path(path / "checkpoints");
   path = find_checkpoint(path, notes);
   for (const auto& note : notes) log::info("{}", note);
   const TrainingState state = read_checkpoint(path);

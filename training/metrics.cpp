@@ -208,10 +208,6 @@ SelectionSummary to_selection(const json& from) {
   return record;
 }
 
-const std::optional<Evaluation>& judged(const EpochRecord& record) {
-  return record.validation ? record.validation : record.test;
-}
-
 /// How many times as long the steps of the same epochs would have taken on everything, by the epochs of this run that
 /// trained on everything. Epochs whose steps were made by several processes are left out: their time is not told apart.
 /// None where there is nothing to compare.

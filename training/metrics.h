@@ -61,6 +61,11 @@ struct SelectionSummary {
   std::optional<double> wrong_labels_auroc, wrong_labels_precision;  ///< as in SubsetRecord
 };
 
+/// What a run is judged by: the validation split where there is one, else the test split.
+inline const std::optional<Evaluation>& judged(const EpochRecord& record) {
+  return record.validation ? record.validation : record.test;
+}
+
 class Metrics {
  public:
   /// For files in `folder` (the run folder). Writes nothing yet.

@@ -68,6 +68,8 @@ CheckpointName checkpoint_name(const TrainingState& state) {
   return name;
 }
 
+std::filesystem::path best_model_path(const std::filesystem::path& folder) { return folder / "best_model.safetensors"; }
+
 fs::path checkpoint_path(const fs::path& folder, const CheckpointName& name) {
   const std::string step = name.step ? fmt::format("_step_{}", *name.step) : "";
   return folder / fmt::format("checkpoint_epoch_{}{}.safetensors", name.epoch, step);

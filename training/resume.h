@@ -19,6 +19,8 @@ struct CheckpointName {
 };
 CheckpointName checkpoint_name(const TrainingState& state);
 std::filesystem::path checkpoint_path(const std::filesystem::path& folder, const CheckpointName& name);
+/// Of the weights that were judged best, in a folder of checkpoints.
+std::filesystem::path best_model_path(const std::filesystem::path& folder);
 /// None for a file that is called otherwise.
 std::optional<CheckpointName> parse_checkpoint_name(const std::filesystem::path& path);
 

@@ -94,7 +94,6 @@ class RunFolder {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path log_file() const { return path_ / "training.log"; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
-  std::filesystem::path best_model() const { return checkpoints() / "best_model.safetensors"; }
   std::filesystem::path subsets() const { return path_ / "subset_indices"; }
   std::filesystem::path train_events() const { return path_ / "tensorboard" / "train"; }
   std::filesystem::path validation_events() const { return path_ / "tensorboard" / "validation"; }

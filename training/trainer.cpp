@@ -217,10 +217,10 @@ void Trainer::evaluate_and_record() {
       record.validation = evaluate_on(*experiment_.train_images, experiment_.labels, experiment_.validation);
     }
   }
-  const auto& judged = record.validation ? record.validation : record.test;
-  const bool is_best = judged && (!best_accuracy_ || judged->accuracy > *best_accuracy_);
+  const auto& evaluation = judged(record);
+  const bool is_best = evaluation && (!best_accuracy_ || evaluation->accuracy > *best_accuracy_);
   if (is_best) {
-    best_accuracy_ = judged->accuracy;
+    best_accuracy_ = evaluation->accuracy;
     best_epoch_ = record.epoch;
   }
   if (crest_) record.crest = crest_->end_epoch(position_, own_seconds, record.test || record.validation);

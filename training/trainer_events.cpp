@@ -42,10 +42,10 @@ void Trainer::write_events(const EpochRecord& record) {
     for (const auto& [name, value] : scalars_of(*record.crest)) train_events_->scalar(name, value, record.epoch);
   }
   train_events_->flush();
-  if (const auto& judged = record.validation ? record.validation : record.test) {
-    validation_events_->scalar("loss", judged->loss, record.epoch);
-    validation_events_->scalar("accuracy", judged->accuracy, record.epoch);
-    validation_events_->scalar("f1_macro", judged->f1_macro, record.epoch);
+  if (const auto& evaluation = judged(record)) {
+    validation_events_->scalar("loss", evaluation->loss, record.epoch);
+    validation_events_->scalar("accuracy", evaluation->accuracy, record.epoch);
+    validation_events_->scalar("f1_macro", evaluation->f1_macro, record.epoch);
     validation_events_->flush();
   }
 }

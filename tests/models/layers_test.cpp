@@ -138,6 +138,14 @@ TEST(Conv2d, RefusesGroupsThatDoNotDivideTheChannels) {
   EXPECT_THROW(Conv2d(8, 6, {.groups = 4}), InternalError);
 }
 
+TEST(Conv2d, AnEvenWindowMayMissTheOnlyPixel) {
+  Conv2d layer(3, 4, {.kernel = 2, .padding = 1, .dilation = 2, .bias = true});
+  layer.initialize(1, "layer");
+  const at::Tensor bias = layer.parameters()[1].detach();
+  const at::Tensor output = layer.forward(random_tensor({2, 3, 1, 1}, "image")).detach();
+  for (std::int64_t example = 0; example < 2; ++example) EXPECT_TRUE(at::equal(output[example].flatten(), bias));
+}
+
 /// Where no pixel meets the window, a weight has the gradient 0 in every type and layout (oneDNN leaves there what was
 /// in memory, see Conv2d::compute).
 TEST(Conv2d, WeightsThatMeetNoPixelHaveNoGradient) {

@@ -155,7 +155,7 @@ void Crest::fit(std::int64_t step, CrestUpdate& update) {
         "crest, step {}: the loss of the coresets, its gradient or its Hessian is not finite: lower training.lr",
         step + 1));
   }
-  update.fitted_loss = derivatives.loss;
+  update.fitted_loss = derivatives.loss;  // of the coresets; what the model begins at may be another one
   if (config_.compat == "paper") {
     // The model begins at the loss of the very examples that it will be checked on: else two samples' errors, and what
     // coresets' losses lie off the mean, would count as errors of the model.

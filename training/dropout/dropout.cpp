@@ -15,12 +15,6 @@
 namespace sage {
 namespace {
 
-at::Tensor to_float_tensor(std::span<const float> values, at::Device device) {
-  at::Tensor tensor = at::empty({static_cast<std::int64_t>(values.size())}, at::kFloat);
-  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<float>());
-  return tensor.to(device);
-}
-
 /// Rows of a batch of images, in its memory order.
 at::Tensor rows_of(const at::Tensor& images, const at::Tensor& rows) {
   if (images.dim() == 4 && !images.is_contiguous() && images.is_contiguous(at::MemoryFormat::ChannelsLast)) {
@@ -234,7 +228,7 @@ Batch ProgressiveDropout::own_part(const Batch& batch, const Loader& loader, con
   if (!behind.empty()) images.push_back(loader.images_of(behind).to(batch.images.scalar_type()));
   own.images = images.size() == 1 ? images[0] : at::cat(images);
   own.labels = to_device(labels_of(own.ids), experiment_.device);
-  if (!all.weights.empty()) own.weights = to_float_tensor(weights, experiment_.device);
+  if (!all.weights.empty()) own.weights = to_device(weights, experiment_.device);
   own.global_count = static_cast<std::int64_t>(kept.size());
   own.step = batch.step;
   return own;
@@ -249,7 +243,7 @@ Batch ProgressiveDropout::batch_of(const Loader& loader, at::ScalarType type, st
   batch.ids.assign(own.begin(), own.end());
   batch.images = loader.images_of(own).to(type);
   batch.labels = to_device(labels_of(own), experiment_.device);
-  if (!weights.empty()) batch.weights = to_float_tensor(weights.subspan(begin, size), experiment_.device);
+  if (!weights.empty()) batch.weights = to_device(weights.subspan(begin, size), experiment_.device);
   batch.global_count = static_cast<std::int64_t>(ids.size());
   return batch;
 }
@@ -275,7 +269,7 @@ std::int64_t ProgressiveDropout::step_of_pruned(Learner& learner, Batch batch, d
                                                 const std::string& where) {
   std::vector<float> weights;
   for (const std::int64_t id : batch.ids) weights.push_back(weight_of_id_[static_cast<std::size_t>(id)]);
-  const at::Tensor rescaled = to_float_tensor(weights, experiment_.device);
+  const at::Tensor rescaled = to_device(weights, experiment_.device);
   batch.weights = batch.weights.defined() ? batch.weights * rescaled : rescaled;
   learner.keep_example_losses(true);
   // Its losses are read back at once: who waits for them waits for the step.
